@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The tasks of ``./inv``: parse, call, print. What they do is in ``harness``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import invoke
+
+from harness import paths
+from harness.console import err, note, out
+from harness.errors import FalconError
+from harness.kernel.series import DEFAULT
+
+INTERRUPTED = 128 + signal.SIGINT
+
+HELP = {
+    "kernel": f"Kernel line whose patch series is used; default: {DEFAULT}.",
+    "source": "Kernel tree or tarball to use instead of the distribution's.",
+    "git": "Git repository to take the kernel from (bare ones too); needs --rev.",
+    "rev": "Revision in the repository given by --git.",
+    "smp": "CPUs of the virtual machine; default: 8.",
+    "mem": "Memory of the virtual machine in MiB; default: 2048.",
+    "accel": "kvm, tcg (emulation) or auto, the default: kvm where it works.",
+    "jobs": "Compiler processes at once; default: one a CPU and one more.",
+}
+
+
+def task(function):
+    """An invoke task whose user errors are one line, and whose value is the exit status."""
+
+    @functools.wraps(function)
+    def run(*args, **options):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _end)
+        try:
+            status = function(*args, **options)
+        except FalconError as error:
+            err.print(f"error: {error}", style="red", markup=False)
+            status = error.status
+        except KeyboardInterrupt:
+            note("interrupted")
+            status = INTERRUPTED
+        if status:
+            raise SystemExit(status)
+
+    known = [name for name in HELP if name in inspect.signature(function).parameters]
+    help_texts = {name: HELP[name] for name in known} | getattr(function, "help", {})
+    return invoke.task(run, help=help_texts, auto_shortflags=False)
+
+
+def options(**help_texts):
+    """Help for the options that one task alone has."""
+
+    def remember(function):
+        function.help = help_texts
+        return function
+
+    return remember
+
+
+def _end(number, _frame):
+    raise SystemExit(128 + number)
+
+
+def _path(text):
+    return Path(text).expanduser().absolute() if text else None
+
+
+def _source(kernel, source, git, rev):
+    """The series called ``kernel`` and its source."""
+    from harness.kernel import series
+    from harness.kernel import source as sources
+
+    chosen = series.load(kernel)
+    return chosen, sources.get(chosen, path=_path(source), git=_path(git), rev=rev)
+
+
+def _fragments(accel):
+    """Fragments for a virtual machine; emulated ones need more of them."""
+    from harness.machine.accel import choose
+
+    emulated = accel == "tcg" or choose(accel) == "tcg"
+    return ("guest", "tcg") if emulated else ("guest",)
+
+
+def _image(kernel, source, git, rev, accel, **build_options):
+    """The image for a virtual machine, from the cache or built now."""
+    from harness.kernel.build import build
+
+    chosen, tree = _source(kernel, source, git, rev)
+    return build(chosen, source=tree, fragments=_fragments(accel), **build_options)
+
+
+def _remainder():
+    """The words after ``--``, as the user quoted them."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+
+
+@task
+def doctor(_c):
+    """Show what this machine has and lacks of what the project needs."""
+    from harness import doctor as doctors
+
+    findings = doctors.examine()
+    for finding in findings:
+        out.print(finding.line(), markup=False, style=finding.style)
+    return 1 if any(finding.ok is False for finding in findings) else 0
+
+
+@task
+def fetch_kernel(_c, kernel=DEFAULT, source=None, git=None, rev=None):
+    """Get the kernel's source into the cache; prints where it is.
+
+    Tried in order: what --source or --git and --rev name; the distribution's
+    linux-source package, installed if possible; kernel.org's tarball.
+    """
+    _series, tree = _source(kernel, source, git, rev)
+    note(f"Linux {tree.version} from {tree.origin}")
+    out.print(str(tree.tree), markup=False)
+
+
+@task
+@options(to="Copy the patched tree into this directory, which must not exist yet.")
+def patch_kernel(_c, kernel=DEFAULT, source=None, git=None, rev=None, to=None):
+    """Apply the series without fuzz; prints where the patched tree is.
+
+    The tree in the cache belongs to the harness. Use --to for one of your own.
+    """
+    from harness.kernel import patches
+
+    chosen, tree = _source(kernel, source, git, rev)
+    out.print(str(patches.patched_tree(chosen, tree, _path(to))), markup=False)
+
+
+@task
+@options(
+    falcon="Build with CONFIG_NET_FALCON, or without.",
+    config="Fragments of kernel-configs/, by commas; default: what the machine needs.",
+)
+def build_kernel(
+    _c,
+    kernel=DEFAULT,
+    source=None,
+    git=None,
+    rev=None,
+    accel="auto",
+    config=None,
+    falcon=True,
+    jobs=0,
+):
+    """Build the patched kernel, or take it from the cache; prints where the image is."""
+    from harness.kernel.build import build
+
+    chosen, tree = _source(kernel, source, git, rev)
+    fragments = tuple(config.split(",")) if config else _fragments(accel)
+    image = build(chosen, source=tree, fragments=fragments, falcon=falcon, jobs=jobs or None)
+    note(f"Linux {image.release}; how it was built is in {image.metadata}; to repeat it:")
+    note(f"  {json.loads(image.metadata.read_text())['command']}")
+    out.print(str(image.bzimage), markup=False)
+
+
+@task
+@options(falcon="Boot with CONFIG_NET_FALCON, or without.")
+def boot(
+    _c,
+    kernel=DEFAULT,
+    source=None,
+    git=None,
+    rev=None,
+    smp=8,
+    mem=2048,
+    accel="auto",
+    falcon=True,
+):
+    """Boot the patched kernel in QEMU: a shell, or "boot -- COMMAND".
+
+    The guest sees this host's files, read-only. The shell's "exit" powers it
+    off; a COMMAND's exit status becomes this task's.
+    """
+    from harness import machine
+
+    image = _image(kernel, source, git, rev, accel, falcon=falcon)
+    settings = {"smp": smp, "mem_mib": mem, "accel": accel}
+    if command := _remainder():
+        return machine.boot_command(image.bzimage, command, **settings)
+    return machine.boot_shell(image.bzimage, **settings)
+
+
+@task
+@options(build="Build the whole image of every prefix, not only the touched objects (slow).")
+def check_patches(_c, kernel=DEFAULT, source=None, git=None, rev=None, build=False):
+    """Check the series as a maintainer would: applies, checkpatch, every prefix compiles.
+
+    Every prefix is compiled at W=1 with CONFIG_NET_FALCON=n and =y, and may add
+    no warning. Goes on after a failure, and names them all.
+    """
+    from harness.kernel import check
+
+    chosen, tree = _source(kernel, source, git, rev)
+    failed = 0
+    for name, make in check.all_checks(chosen, tree, whole=build):
+        try:
+            make()
+        except FalconError as error:
+            failed += 1
+            out.print(f"FAIL  {name}\n      {error}", markup=False)
+        else:
+            out.print(f"ok    {name}", markup=False)
+    return 1 if failed else 0
+
+
+@task
+@options(
+    edit="Make the git tree, with the series as commits, instead of reading it.",
+    tree="The git tree; default: linux-KERNEL in the project.",
+    base="The commit or tag in the tree on which the series stands.",
+)
+def refresh_patches(
+    _c,
+    kernel=DEFAULT,
+    source=None,
+    git=None,
+    rev=None,
+    edit=False,
+    tree=None,
+    base="falcon-base",
+):
+    """Change the series with git: --edit, commit and rebase there, then without --edit.
+
+    The commits after --base become the files in patches/, the same bytes for
+    the same commits.
+    """
+    from harness.kernel import patches, refresh, series
+
+    place = _path(tree) or paths.PROJECT / f"linux-{kernel}"
+    if edit:
+        chosen, pristine = _source(kernel, source, git, rev)
+        refresh.edit_tree(pristine, patches.load(chosen, may_be_empty=True), place)
+        out.print(str(place), markup=False)
+        return
+    changes = refresh.regenerate(series.load(kernel), place, base)
+    for change in changes:
+        out.print(f"{change.kind:8} {change.name}", markup=False)
+    note(f"{len(changes)} patch files changed")
+
+
+@task
+@options(
+    only="Run one suite: unit, patches or integration.",
+    k="Run the tests whose names match this expression (pytest's -k).",
+)
+def test(
+    _c,
+    kernel=DEFAULT,
+    source=None,
+    git=None,
+    rev=None,
+    smp=8,
+    mem=2048,
+    accel="auto",
+    only=None,
+    k=None,
+):
+    """Run every test: unit tests, patch checks, and integration tests in the patched VM.
+
+    Ends with one line, "N passed, N failed, N skipped"; JUnit XML is in results/.
+    """
+    from harness import suite
+    from harness.machine.qemu import QemuMachine
+
+    if only and only not in suite.SUITES:
+        raise FalconError(f"there is no test suite {only}", f"there are {', '.join(suite.SUITES)}")
+
+    def machine():
+        image = _image(kernel, source, git, rev, accel)
+        shares = [paths.RESULTS]
+        guest = QemuMachine(image.bzimage, smp=smp, mem_mib=mem, accel=accel, shares=shares)
+        return image, guest
+
+    place = {"--source": _path(source), "--git": _path(git), "--rev": rev}
+    extra = [f"{name}={value}" for name, value in place.items() if value]
+    return suite.run(
+        [only] if only else suite.SUITES,
+        keyword=k,
+        patch_options=[f"--kernel={kernel}", *extra],
+        machine=machine,
+    )
+
+
+@task
+@options(smp="CPUs of the virtual machine; default: 6.")
+def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, accel="auto"):
+    """Build, boot, send overlay traffic, and show what Falcon does to it."""
+    from harness import demo as demos
+
+    image = _image(kernel, source, git, rev, accel)
+    demos.demo(demos.DemoConfig(image.bzimage, smp=smp, mem_mib=mem, accel=accel))
+
+
+@task
+@options(all="Remove sources, downloads and images too: all that the cache holds.")
+def clean(_c, all=False):
+    """Remove build directories, work trees and results; with --all the whole cache.
+
+    A git tree made by refresh-patches --edit is yours and stays.
+    """
+    from harness.kernel import cache
+
+    cache.clean(everything=all)
+    shutil.rmtree(paths.RESULTS, ignore_errors=True)

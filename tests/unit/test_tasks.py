@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: what a user types, and what comes back when it is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import invoke
+import pytest
+
+import tasks
+from harness import suite, tools
+from harness.errors import FalconError
+from harness.machine import base
+from harness.paths import PROJECT
+from harness.suite import Tally
+
+TASKS = [name for name in vars(tasks) if isinstance(getattr(tasks, name), invoke.Task)]
+
+
+def inv(*words, cwd=PROJECT, **env):
+    command = [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *words]
+    environment = {**os.environ, **env}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_every_task_is_there():
+    wanted = "doctor fetch_kernel patch_kernel build_kernel boot check_patches refresh_patches"
+    assert sorted(TASKS) == sorted([*wanted.split(), "test", "demo", "clean"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_option_is_explained(name):
+    task = getattr(tasks, name)
+    unexplained = [argument.name for argument in task.get_arguments() if not argument.help]
+    assert unexplained == []
+    assert task.__doc__.strip()
+
+
+def test_a_users_error_is_one_line_and_a_status(tmp_path):
+    done = inv("fetch-kernel", "--kernel", "3.10", cwd=tmp_path, FALCON_CACHE=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: there is no patch series for Linux 3.10: there is one for 6.12; "
+        "choose with --kernel\n"
+    )
+
+
+def test_paths_are_the_users_not_the_projects(tmp_path):
+    done = inv("fetch-kernel", "--source", "mine", cwd=tmp_path, FALCON_CACHE=str(tmp_path))
+    assert f"{tmp_path}/mine: there is no such file or directory" in done.stderr
+
+
+@pytest.fixture
+def booted(monkeypatch):
+    """Calls to the machine instead of a machine."""
+    calls = []
+    image = type("Image", (), {"bzimage": "bzImage", "release": "6.12.7-falcon"})
+    monkeypatch.setattr(tasks, "_image", lambda *_, **__: image)
+    monkeypatch.setattr("harness.machine.boot_command", lambda *a, **k: calls.append((a, k)) or 7)
+    monkeypatch.setattr("harness.machine.boot_shell", lambda *a, **k: calls.append((a, k)) or 0)
+    return calls
+
+
+def run_boot(monkeypatch, *words):
+    """The exit status of ``./inv boot WORDS``."""
+    argv = ["inv", "boot", *words]
+    monkeypatch.setattr(sys, "argv", argv)
+    program = invoke.Program(namespace=invoke.Collection.from_module(tasks))
+    try:
+        program.run(argv, exit=False)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_a_commands_words_and_status_pass_through(monkeypatch, booted):
+    assert run_boot(monkeypatch, "--smp", "2", "--", "sh", "-c", "exit  'a b'") == 7
+    assert booted == [
+        (
+            ("bzImage", ["sh", "-c", "exit  'a b'"]),
+            {"smp": 2, "mem_mib": 2048, "accel": "auto"},
+        )
+    ]
+
+
+def test_without_a_command_there_is_a_shell(monkeypatch, booted):
+    assert run_boot(monkeypatch, "--mem", "512") == 0
+    assert booted == [(("bzImage",), {"smp": 8, "mem_mib": 512, "accel": "auto"})]
+
+
+def test_ctrl_c_is_status_130(monkeypatch, booted):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.machine.boot_shell", interrupted)
+    assert run_boot(monkeypatch) == 128 + signal.SIGINT
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(suite, "TESTS", tmp_path / "tests")
+    (tmp_path / "tests/unit").mkdir(parents=True)
+    (tmp_path / "tests/integration").mkdir()
+    return tmp_path
+
+
+MIXED = """\
+import pytest
+def test_good(): pass
+def test_bad(): assert False
+@pytest.fixture
+def broken(): raise OSError
+def test_error(broken): pass
+def test_skip(): pytest.skip("why")
+"""
+
+
+def run_suite(*names, keyword=None, machine=None):
+    return suite.run(names, keyword=keyword, patch_options=[], machine=machine)
+
+
+def last_line(capfd):
+    return capfd.readouterr().out.splitlines()[-1]
+
+
+def test_the_closing_line_sums_up(results, capfd):
+    (results / "tests/unit/test_a.py").write_text(MIXED)
+    assert run_suite("unit") == 1
+    assert last_line(capfd) == "1 passed, 2 failed, 1 skipped"
+    assert (results / "results/unit.xml").exists()
+
+
+def test_all_passed_is_status_0(results, capfd):
+    (results / "tests/unit/test_a.py").write_text(MIXED)
+    assert run_suite("unit", keyword="good or skip") == 0
+    assert last_line(capfd) == "1 passed, 0 failed, 1 skipped"
+
+
+@pytest.mark.parametrize("text", ["", "import nothing_of_that_name\n", "syntax error"])
+def test_a_suite_that_ran_nothing_is_a_failure(results, capfd, text):
+    (results / "tests/unit/test_a.py").write_text(text)
+    assert run_suite("unit") == 1
+    assert last_line(capfd) == "0 passed, 1 failed, 0 skipped"
+
+
+def test_a_keyword_that_selects_nothing_anywhere_is_a_failure(results, capfd):
+    (results / "tests/unit/test_a.py").write_text(MIXED)
+    assert run_suite("unit", keyword="no_such_test") == 1
+
+
+class Guest(base.Machine):
+    """A machine whose commands run here."""
+
+    def __init__(self, falcon=True):
+        self.falcon = falcon
+
+    def run(self, argv, **_):
+        done = subprocess.run(argv)
+        return base.Result(tuple(argv), done.returncode, b"", b"", 0.0)
+
+    def is_falcon(self):
+        return self.falcon
+
+    def start(self, argv, **_):
+        raise NotImplementedError
+
+    reboot = close = lambda self: None
+
+
+IMAGE = type("Image", (), {"release": "6.12.7"})
+
+
+def test_integration_tests_run_in_the_machine(results, capfd):
+    (results / "tests/unit/test_a.py").write_text("def test_a(): pass\n")
+    (results / "tests/integration/test_b.py").write_text("def test_b(): pass\n")
+    assert run_suite("unit", "integration", machine=lambda: (IMAGE, Guest())) == 0
+    assert last_line(capfd) == "2 passed, 0 failed, 0 skipped"
+
+
+def test_a_kernel_without_falcon_is_a_failure_not_a_skip(results, capfd):
+    (results / "tests/integration/test_b.py").write_text("def test_b(): pass\n")
+    assert run_suite("integration", machine=lambda: (IMAGE, Guest(falcon=False))) == 1
+    assert last_line(capfd) == "0 passed, 1 failed, 0 skipped"
+
+
+def test_a_machine_that_cannot_be_had_fails_and_the_line_still_comes(results, capfd):
+    (results / "tests/unit/test_a.py").write_text("def test_a(): pass\n")
+
+    def machine():
+        raise FalconError("the kernel panicked")
+
+    assert run_suite("unit", "integration", machine=machine) == 1
+    captured = capfd.readouterr()
+    assert captured.out.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
+    assert "integration tests: the kernel panicked" in captured.err
+
+
+def test_tallies_add():
+    assert str(Tally(1, 0, 2) + Tally(3, 1, 0)) == "4 passed, 1 failed, 2 skipped"
+
+
+def test_the_package_list_is_well_formed():
+    assert {"gcc", "qemu-system-x86", "libelf-dev"} <= {tool.package for tool in tools.known()}
+    assert all(tool.proof and tool.purpose for tool in tools.known())
