@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Places that run a kernel, behind one small interface (`base.Machine`).
+
+``local``: this host. ``qemu``: a kernel image in a virtual machine. ``boot``:
+what the command line does with the latter.
+
+The names below are imported when first used: tests in a guest import ``tap``
+and ``console`` from here, and all the rest costs seconds under emulation.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.machine.base import (
+        CommandFailed,
+        CommandTimeout,
+        Machine,
+        MachineDied,
+        Process,
+        Result,
+    )
+    from harness.machine.boot import boot_command, boot_shell
+    from harness.machine.local import LocalMachine
+    from harness.machine.qemu import QemuMachine
+    from harness.machine.tap import TapNic, open_tap
+
+__all__ = [
+    "CommandFailed",
+    "CommandTimeout",
+    "LocalMachine",
+    "Machine",
+    "MachineDied",
+    "Process",
+    "QemuMachine",
+    "Result",
+    "TapNic",
+    "boot_command",
+    "boot_shell",
+    "open_tap",
+]
+
+_HOMES = {
+    "LocalMachine": "local",
+    "QemuMachine": "qemu",
+    "TapNic": "tap",
+    "boot_command": "boot",
+    "boot_shell": "boot",
+    "open_tap": "tap",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"{__name__}.{_HOMES.get(name, 'base')}")
+    return getattr(home, name)
