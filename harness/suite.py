@@ -22,7 +22,7 @@ from pathlib import Path
 from harness.console import err, note, out
 from harness.errors import FalconError
 from harness.kernel.build import Image
-from harness.machine.base import Machine
+from harness.machine.qemu import QemuMachine
 from harness.paths import PROJECT, RESULTS, TESTS
 
 SUITES = ("unit", "patches", "integration")
@@ -52,7 +52,7 @@ def run(
     *,
     keyword: str | None,
     patch_options: Sequence[str],
-    machine: Callable[[], tuple[Image, Machine]],
+    machine: Callable[[], tuple[Image, QemuMachine]],
 ) -> int:
     """Run ``suites`` and print the closing line; the exit status, 0 when all is well.
 
@@ -98,9 +98,12 @@ def _here(suite: str, keyword: str | None, extra: Sequence[str]) -> Tally:
     return _verdict(suite, report, done.returncode, keyword)
 
 
-def _in_machine(machine: Callable[[], tuple[Image, Machine]], keyword: str | None) -> Tally:
+def _in_machine(machine: Callable[[], tuple[Image, QemuMachine]], keyword: str | None) -> Tally:
+    from harness.workload import udpflow
+
     report = _fresh_report("integration")
     image, booted = machine()
+    udpflow.build()  # here: the guest would compile it under emulation, at every run
     with booted as guest:
         if not guest.is_falcon():
             raise FalconError(
@@ -108,7 +111,12 @@ def _in_machine(machine: Callable[[], tuple[Image, Machine]], keyword: str | Non
             )
         command = _pytest("integration", report, keyword, [])
         done = guest.run(command, cwd=str(PROJECT), stream=True)
-    return _verdict("integration", report, done.exit_status, keyword)
+        splats = guest.splats()
+    tally = _verdict("integration", report, done.exit_status, keyword)
+    if splats and not tally.failed:
+        note(f"integration tests: the guest's kernel complained: {splats[0].line}")
+        tally += Tally(failed=1)
+    return tally
 
 
 def _verdict(suite: str, report: Path, status: int, keyword: str | None) -> Tally:

@@ -14,9 +14,11 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from harness.console import note
+from harness.errors import FalconError
 from harness.kernel import cache, config, kbuild, patches
 from harness.kernel.kbuild import Kbuild
 from harness.kernel.progress import Bar, duration
@@ -52,9 +54,16 @@ class Plan:
     fragments: tuple[Path, ...]
     falcon: bool
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """The same inputs, the same key."""
+        """The same inputs, the same key; as they are when this is first asked for."""
+        return self._digest()
+
+    def has_changed(self) -> bool:
+        """Whether somebody has edited the inputs since the key was taken."""
+        return self._digest() != self.key
+
+    def _digest(self) -> str:
         return cache.digest(
             [
                 RECIPE,
@@ -119,6 +128,8 @@ def _build(plan: Plan, tree: patches.WorkTree, jobs: int) -> Image:
     for line in config.configure(make, plan.fragments, plan.series.absent):
         note(f"this kernel has no {line}")
     _compile(plan, make)
+    if plan.has_changed():
+        raise FalconError("patches or fragments changed while they were built", todo="build again")
     with cache.lock("images"), cache.publish(_image_dir(plan)) as empty:
         _collect(make, empty, plan, time.monotonic() - started)
     note(f"built in {duration(time.monotonic() - started)}")

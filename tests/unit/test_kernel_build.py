@@ -16,6 +16,7 @@ import fakelinux
 import pytest
 
 from harness.errors import FalconError
+from harness.kernel import build as builds
 from harness.kernel import cache
 from harness.kernel.build import build
 from harness.kernel.kbuild import first_error
@@ -55,6 +56,20 @@ def test_the_same_inputs_build_once(lab):
     first = build_lab(lab)
     first.bzimage.write_text("from the cache")
     assert build_lab(lab).bzimage.read_text() == "from the cache"
+
+
+def test_inputs_edited_during_the_build_give_no_image(lab, cache_home, monkeypatch):
+    """Neither under the old inputs' key nor under the new one's."""
+    compile_only = builds._compile
+
+    def compile_and_edit(plan, make):
+        compile_only(plan, make)
+        (lab.fragments / "guest.config").write_text("CONFIG_RPS=y\n")
+
+    monkeypatch.setattr(builds, "_compile", compile_and_edit)
+    with pytest.raises(FalconError, match="changed while they were built"):
+        build_lab(lab)
+    assert not list((cache_home / "images").glob("*/bzImage"))
 
 
 @pytest.mark.parametrize("what", ["patch", "fragment", "falcon", "source"])

@@ -15,6 +15,7 @@ import tasks
 from harness import suite, tools
 from harness.errors import FalconError
 from harness.machine import base
+from harness.machine.console import Splat
 from harness.paths import PROJECT
 from harness.suite import Tally
 
@@ -157,8 +158,9 @@ def test_a_keyword_that_selects_nothing_anywhere_is_a_failure(results, capfd):
 class Guest(base.Machine):
     """A machine whose commands run here."""
 
-    def __init__(self, falcon=True):
+    def __init__(self, falcon=True, splats=()):
         self.falcon = falcon
+        self.complaints = splats
 
     def run(self, argv, **_):
         done = subprocess.run(argv)
@@ -166,6 +168,9 @@ class Guest(base.Machine):
 
     def is_falcon(self):
         return self.falcon
+
+    def splats(self):
+        return self.complaints
 
     def start(self, argv, **_):
         raise NotImplementedError
@@ -181,6 +186,15 @@ def test_integration_tests_run_in_the_machine(results, capfd):
     (results / "tests/integration/test_b.py").write_text("def test_b(): pass\n")
     assert run_suite("unit", "integration", machine=lambda: (IMAGE, Guest())) == 0
     assert last_line(capfd) == "2 passed, 0 failed, 0 skipped"
+
+
+def test_a_kernel_that_complains_is_a_failure(results, capfd):
+    (results / "tests/integration/test_b.py").write_text("def test_b(): pass\n")
+    guest = Guest(splats=(Splat("warning", "WARNING: CPU: 0 at net/core/dev.c"),))
+    assert run_suite("integration", machine=lambda: (IMAGE, guest)) == 1
+    captured = capfd.readouterr()
+    assert captured.out.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
+    assert "net/core/dev.c" in captured.err
 
 
 def test_a_kernel_without_falcon_is_a_failure_not_a_skip(results, capfd):
