@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The addresses of an overlay between two hosts. Pure data.
+
+In: how many containers, which IP versions. Out: every address and MTU, so
+that both halves can be built apart, on two machines, and still fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from harness.errors import FalconError
+
+CLIENT, SERVER = 0, 1
+VNI = 42
+VXLAN_PORT = 4789
+# What VXLAN adds: outer IP, UDP (8), VXLAN (8) and the inner Ethernet header (14).
+OVERHEAD = {4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14}
+MAX_CONTAINERS = 200
+
+
+@dataclass(frozen=True)
+class Address:
+    """A device's addresses: ``ip`` of ``version`` 4 or 6, ``prefix_bits`` long net, ``mac``."""
+
+    ip: str
+    prefix_bits: int
+    mac: str
+
+    @property
+    def version(self) -> int:
+        return ip_address(self.ip).version
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Two hosts and the overlay between their containers.
+
+    ``containers`` on each host; ``outer`` and ``inner`` IP version;
+    ``mtu`` of the wire. ``overlay_mtu`` of the containers: 0 means what fits
+    into the wire; more makes the outer packets fragment.
+    """
+
+    containers: int = 1
+    outer: int = 4
+    inner: int = 4
+    mtu: int = 1500
+    overlay_mtu: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.containers <= MAX_CONTAINERS:
+            raise FalconError(
+                f"{self.containers} containers a host", f"1 to {MAX_CONTAINERS} are possible"
+            )
+        if {self.outer, self.inner} - {4, 6}:
+            raise FalconError("the IP versions of an overlay are 4 or 6")
+
+    @property
+    def container_mtu(self) -> int:
+        """Bytes: the MTU of VXLAN, bridge and containers."""
+        return self.overlay_mtu or self.mtu - OVERHEAD[self.outer]
+
+    def host(self, side: int) -> Address:
+        """The address of a host on the wire."""
+        mac = f"02:77:01:00:00:{side + 1:02x}"
+        if self.outer == 4:
+            return Address(f"192.168.77.{side + 1}", 24, mac)
+        return Address(f"fd77::{side + 1:x}", 64, mac)
+
+    def container(self, side: int, number: int) -> Address:
+        """The address of a host's container ``number`` (from 0) in the overlay."""
+        mac = f"02:77:02:00:{side + 1:02x}:{number + 1:02x}"
+        if self.inner == 4:
+            return Address(f"10.77.{side + 1}.{number + 1}", 16, mac)
+        return Address(f"fd78::{side + 1:x}:{number + 1:x}", 64, mac)
+
+    def as_json(self) -> dict[str, Any]:
+        """For handing the plan to the other machine: ``Plan(**as_json)``."""
+        return asdict(self)

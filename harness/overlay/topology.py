@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Builds the overlay a `Plan` describes, whole or one host of it.
+
+In: a plan and a wire. Out: `Host` objects whose namespaces workloads run in.
+As Docker's overlay driver does, forwarding and neighbour entries are written
+in advance: no packet is ever flooded, learnt from or lost to a late reply.
+
+The whole picture, on one machine (`one_machine`)::
+
+      client host                                     server host
+    +-------------------------------+    +-------------------------------+
+    | container 0 ... container N-1 |    | container 0 ... container N-1 |
+    |    eth0             eth0      |    |    eth0             eth0      |
+    |     |                |        |    |     |                |        |
+    |    veth0           vethN-1    |    |    veth0           vethN-1    |
+    |     +----- br0 ------+        |    |     +----- br0 ------+        |
+    |             |                 |    |             |                 |
+    |          vxlan0               |    |          vxlan0               |
+    |             : (UDP)           |    |             : (UDP)           |
+    |           nic0 ===============|====|=========== nic0               |
+    +-------------------------------+    +-------------------------------+
+
+Every host and every container is a network namespace of its own. The wire
+(===) is a veth pair; or, with `tap_client` on one machine and `nic_server`
+in a VM, a TAP device here and the VM's virtio network card there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2.netlink.rtnl import ndmsg
+
+from harness.errors import FalconError
+from harness.machine.tap import TapNic, open_tap
+from harness.overlay.netns import Namespace
+from harness.overlay.plan import CLIENT, SERVER, VNI, VXLAN_PORT, Address, Plan
+
+NIC, VXLAN, BRIDGE, CONTAINER_DEVICE = "nic0", "vxlan0", "br0", "eth0"
+LOOPBACK_INDEX = 1
+ADDR_GEN_MODE_NONE = "1"
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host of the picture: its own namespace and those of its containers.
+
+    ``side`` is `CLIENT` or `SERVER`.
+    """
+
+    plan: Plan
+    side: int
+    namespace: Namespace
+    containers: tuple[Namespace, ...]
+
+    def at(self, container: int | None = None) -> Namespace:
+        """The namespace of a container, or the host's own."""
+        return self.namespace if container is None else self.containers[container]
+
+    def address(self, container: int | None = None) -> Address:
+        """The address of a container in the overlay, or the host's on the wire."""
+        if container is None:
+            return self.plan.host(self.side)
+        return self.plan.container(self.side, container)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Both hosts, on one machine."""
+
+    client: Host
+    server: Host
+
+
+# ---- the whole, and its halves ---------------------------------------------------
+
+
+@contextmanager
+def one_machine(plan: Plan) -> Iterator[Topology]:
+    """Both hosts on this machine; the wire is a veth pair."""
+    with _host(plan, CLIENT) as client, _host(plan, SERVER) as server:
+        _add_veth(client.namespace, NIC, server.namespace, NIC)
+        _attach(client)
+        _attach(server)
+        yield Topology(client, server)
+
+
+@contextmanager
+def tap_client(plan: Plan, queues: int = 1) -> Iterator[tuple[Host, TapNic]]:
+    """The client host; its wire is a TAP device of ``queues`` queues.
+
+    The `TapNic` is to be plugged into a VM, where `nic_server` finds it. ::
+
+          here                              the VM
+        +---------------------+           +---------------------+
+        | ... br0 ... vxlan0  |           |  vxlan0 ... br0 ... |
+        |              nic0 ==|== QEMU ===|== nic0              |
+        +-------------(TAP)---+           +---(virtio-net)------+
+    """
+    with _host(plan, CLIENT) as client:
+        fds = client.namespace.call(open_tap, NIC, queues)
+        with ExitStack() as opened:
+            for fd in fds:
+                opened.callback(os.close, fd)
+            _attach(client)
+            yield client, TapNic(fds, plan.host(SERVER).mac)
+
+
+@contextmanager
+def nic_server(plan: Plan) -> Iterator[Host]:
+    """The server host on this machine, whose network card has the server's MAC.
+
+    The card moves into the host's namespace, and back at the end.
+    """
+    with closing(Namespace.current()) as current, _host(plan, SERVER) as server:
+        mac = plan.host(SERVER).mac
+        found = [link for link in current.ip("link", "dump") if link.get("address") == mac]
+        if not found:
+            raise FalconError(
+                f"this machine has no network card with the address {mac}",
+                todo="start it with the TapNic of tap_client",
+            )
+        current.ip("link", "set", index=found[0]["index"], state="down")
+        current.ip(
+            "link", "set", index=found[0]["index"], ifname=NIC, net_ns_fd=server.namespace.fd
+        )
+        try:
+            _attach(server)
+            yield server
+        finally:
+            # The kernel would do it by itself, but only after we are gone.
+            nic = server.namespace.index(NIC)
+            server.namespace.ip("link", "set", index=nic, net_ns_fd=current.fd)
+
+
+# ---- how a host is built -------------------------------------------------------------
+
+
+@contextmanager
+def _host(plan: Plan, side: int) -> Iterator[Host]:
+    """A host with its containers, still without a wire and unconnected."""
+    role = "server" if side == SERVER else "client"
+    with ExitStack() as opened:
+
+        def new(label: str) -> Namespace:
+            namespace = opened.enter_context(Namespace(label))
+            _prepare(namespace)
+            return namespace
+
+        containers = tuple(new(f"{role}-container-{n}") for n in range(plan.containers))
+        yield Host(plan, side, new(f"{role}-host"), containers)
+
+
+def _prepare(namespace: Namespace) -> None:
+    """No traffic of the kernel's own, and an address is usable at once."""
+    if namespace.exists("/proc/sys/net/ipv6"):
+        for scope in ("all", "default"):
+            conf = f"/proc/sys/net/ipv6/conf/{scope}"
+            namespace.write(f"{conf}/addr_gen_mode", ADDR_GEN_MODE_NONE)
+            namespace.write(f"{conf}/accept_dad", "0")
+    namespace.ip("link", "set", index=LOOPBACK_INDEX, state="up")
+
+
+def _attach(host: Host) -> None:
+    """Set up ``nic0``, which must be there by now, and everything behind it."""
+    peer = host.plan.host(1 - host.side)
+    _set_up(host.namespace, NIC, host.address(), host.plan.mtu)
+    _add_neighbour(host.namespace, NIC, peer)
+    _add_bridge(host)
+    _add_vxlan(host, peer)
+    for number in range(host.plan.containers):
+        _connect_container(host, number)
+
+
+def _add_bridge(host: Host) -> None:
+    mtu = host.plan.container_mtu
+    host.namespace.ip("link", "add", ifname=BRIDGE, kind="bridge", mtu=mtu)
+    host.namespace.ip("link", "set", index=host.namespace.index(BRIDGE), state="up")
+
+
+def _add_vxlan(host: Host, peer: Address) -> None:
+    namespace = host.namespace
+    local = "vxlan_local" if peer.version == 4 else "vxlan_local6"
+    options: dict[str, Any] = {local: host.address().ip, "vxlan_port": VXLAN_PORT}
+    if not host.plan.overlay_mtu:
+        # A VXLAN device that knows its wire refuses an MTU that does not fit.
+        options["vxlan_link"] = namespace.index(NIC)
+    namespace.ip(
+        "link",
+        "add",
+        ifname=VXLAN,
+        kind="vxlan",
+        vxlan_id=VNI,
+        vxlan_learning=0,
+        **options,
+    )
+    index, bridge = namespace.index(VXLAN), namespace.index(BRIDGE)
+    namespace.ip("link", "set", index=index, mtu=host.plan.container_mtu, master=bridge, state="up")
+    for number in range(host.plan.containers):
+        mac = host.plan.container(1 - host.side, number).mac
+        namespace.ip("fdb", "add", ifindex=index, lladdr=mac, dst=peer.ip)
+        _tell_bridge(namespace, index, mac)
+
+
+def _connect_container(host: Host, number: int) -> None:
+    outside, container = f"veth{number}", host.containers[number]
+    _add_veth(host.namespace, outside, container, CONTAINER_DEVICE)
+    index, bridge = host.namespace.index(outside), host.namespace.index(BRIDGE)
+    host.namespace.ip(
+        "link", "set", index=index, mtu=host.plan.container_mtu, master=bridge, state="up"
+    )
+    _tell_bridge(host.namespace, index, host.address(number).mac)
+    _set_up(container, CONTAINER_DEVICE, host.address(number), host.plan.container_mtu)
+    for other in range(host.plan.containers):
+        _add_neighbour(container, CONTAINER_DEVICE, host.plan.container(1 - host.side, other))
+
+
+def _tell_bridge(namespace: Namespace, port: int, mac: str) -> None:
+    """The bridge finds ``mac`` behind the port with ifindex ``port``."""
+    namespace.ip(
+        "fdb", "add", ifindex=port, lladdr=mac, state=ndmsg.NUD_NOARP, flags=ndmsg.NTF_MASTER
+    )
+
+
+def _add_veth(near: Namespace, near_name: str, far: Namespace, far_name: str) -> None:
+    peer = {"ifname": far_name, "net_ns_fd": far.fd}
+    near.ip("link", "add", ifname=near_name, kind="veth", peer=peer)
+
+
+def _set_up(namespace: Namespace, device: str, address: Address, mtu: int) -> None:
+    index = namespace.index(device)
+    namespace.ip("link", "set", index=index, address=address.mac, mtu=mtu, state="up")
+    namespace.ip("addr", "add", index=index, address=address.ip, prefixlen=address.prefix_bits)
+
+
+def _add_neighbour(namespace: Namespace, device: str, address: Address) -> None:
+    namespace.ip(
+        "neigh",
+        "add",
+        ifindex=namespace.index(device),
+        dst=address.ip,
+        lladdr=address.mac,
+        state="permanent",
+    )

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Shows modes that were measured in turns.
+
+In: `Window` rows. Out: tables for the screen, and one sentence that says what
+they show, good or bad.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from rich.table import Table
+
+from harness.overlay.modes import MODES
+from harness.workload.interleave import Window
+
+BAR_CELLS = 6
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+# Delivering this share of what was sent means that the sender set the pace.
+SENDER_LIMIT = 0.9
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of several values, their least and their greatest."""
+
+    median: float
+    least: float
+    greatest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(median(values), min(values), max(values))
+
+
+def by_mode(windows: Sequence[Window]) -> dict[str, list[Window]]:
+    """The windows of each mode, modes in the order of `MODES`."""
+    found: dict[str, list[Window]] = defaultdict(list)
+    for window in windows:
+        found[window.mode].append(window)
+    return {name: found[name] for name in MODES if name in found}
+
+
+def ratios(windows: Sequence[Window], mode: str, baseline: str) -> Spread:
+    """Packets a second of ``mode`` over ``baseline``, round by round."""
+    rates = {(w.round, w.mode): w.packets_per_second for w in windows}
+    rounds = sorted({w.round for w in windows})
+    return Spread.of(
+        [
+            rates[number, mode] / rates[number, baseline]
+            for number in rounds
+            if rates.get((number, baseline)) and (number, mode) in rates
+        ]
+    )
+
+
+def rate_table(windows: Sequence[Window], baseline: str) -> Table:
+    """A row a mode: what arrived, how it compares with ``baseline``, what went wrong."""
+    table = Table(title="Packets delivered to the container", title_justify="left")
+    table.add_column("mode")
+    for heading in ("packets/s\nmedian", "\nleast", "\nmost", f"\n{baseline} = 1"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("out of\norder", justify="right")
+    table.add_column("\ndamaged", justify="right")
+    for name, own in by_mode(windows).items():
+        rate = Spread.of([w.packets_per_second for w in own])
+        table.add_row(
+            name,
+            *(f"{value:,.0f}" for value in (rate.median, rate.least, rate.greatest)),
+            f"{ratios(windows, name, baseline).median:.2f}",
+            f"{sum(w.out_of_order for w in own)}",
+            f"{sum(w.corrupted + w.duplicates for w in own)}",
+        )
+    return table
+
+
+def share_table(windows: Sequence[Window], roles: dict[int, str]) -> Table:
+    """A row a mode, a column a CPU (``roles`` by CPU): its part of the softirq time."""
+    cpus = sorted({cpu for w in windows for cpu in w.softirq_share})
+    table = Table(title="Share of the softirq work by CPU", title_justify="left")
+    table.add_column("mode")
+    for cpu in cpus:
+        table.add_column(f"CPU {cpu}\n{roles.get(cpu, '')}")
+    for name, own in by_mode(windows).items():
+        shares = [fmean(w.softirq_share.get(cpu, 0) for w in own) for cpu in cpus]
+        table.add_row(name, *(f"{share:4.0%}\n{bar(share)}" for share in shares))
+    return table
+
+
+def bar(share: float) -> str:
+    """``share`` (0 to 1) as a bar of `BAR_CELLS` characters."""
+    eighths = round(share * BAR_CELLS * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (EIGHTHS[rest] if rest else "")).ljust(BAR_CELLS)
+
+
+def sentence(windows: Sequence[Window], *, sent_per_second: float = 0) -> str:
+    """What was seen, computed from the numbers and nothing else.
+
+    ``sent_per_second``: the sender's rate, 0 when it had no limit.
+    """
+    modes = by_mode(windows)
+    if "falcon" not in modes:
+        seen = f"rps-pipe delivered {_compared(windows, 'rps-pipe', 'con')}"
+    else:
+        others = [name for name in ("con", "rps-pipe") if name in modes]
+        seen = "Falcon delivered " + " and ".join(
+            _compared(windows, "falcon", name) for name in others
+        )
+    return f"{seen}; {_order(windows)}{_pace(windows, sent_per_second)}."
+
+
+def _compared(windows: Sequence[Window], mode: str, baseline: str) -> str:
+    ratio = ratios(windows, mode, baseline)
+    told = f"{ratio.median:.2f} times as many packets as {baseline}"
+    span = f"{ratio.least:.2f} to {ratio.greatest:.2f} by round"
+    if ratio.least > 1 or ratio.greatest < 1:
+        return f"{told} ({span})"
+    return f"{told} ({span}: no clear difference)"
+
+
+def _order(windows: Sequence[Window]) -> str:
+    late = {name: sum(w.out_of_order for w in own) for name, own in by_mode(windows).items()}
+    if not any(late.values()):
+        return "no packet came out of order in any mode"
+    return "out of order came " + ", ".join(f"{n} in {name}" for name, n in late.items())
+
+
+def _pace(windows: Sequence[Window], sent_per_second: float) -> str:
+    limited = [
+        name
+        for name, own in by_mode(windows).items()
+        if sent_per_second
+        and median(w.packets_per_second for w in own) > SENDER_LIMIT * sent_per_second
+    ]
+    return f" ({', '.join(limited)}: limited by the sender)" if limited else ""

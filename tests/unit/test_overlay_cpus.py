@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""CPU lists, masks and plans."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import FalconError
+from harness.overlay.cpus import CpuPlan, format_cpu_list, format_cpu_mask, parse_cpu_list
+
+cpu_sets = st.sets(st.integers(0, 4095))
+
+
+@given(cpu_sets)
+def test_list_survives_a_round_trip(cpus: set[int]) -> None:
+    assert parse_cpu_list(format_cpu_list(cpus)) == tuple(sorted(cpus))
+
+
+@given(cpu_sets)
+def test_mask_has_the_bits_of_its_cpus(cpus: set[int]) -> None:
+    mask = format_cpu_mask(cpus)
+    assert int(mask.replace(",", ""), 16) == sum(1 << cpu for cpu in cpus)
+    assert all(len(word) == 8 for word in mask.split(","))
+
+
+def test_list_is_the_kernels_shortest() -> None:
+    assert format_cpu_list([8, 1, 2, 3]) == "1-3,8"
+    assert format_cpu_list([0, 1]) == "0-1"
+    assert format_cpu_list([]) == ""
+
+
+def test_plan_gives_each_role_its_cpu() -> None:
+    plan = CpuPlan.of((0, 1, 2, 4, 5, 7))
+    assert (plan.nic, plan.stages, plan.app) == (0, (1, 2, 4, 5), 7)
+
+
+def test_too_few_cpus_are_refused() -> None:
+    with pytest.raises(FalconError, match=r"4 CPUs are online.*--smp"):
+        CpuPlan.of((0, 1, 2, 3))

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tables and the sentence say what was measured, good or bad."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from harness.report.interleaved import BAR_CELLS, bar, rate_table, ratios, sentence, share_table
+from harness.workload.interleave import Window
+
+
+def window(mode: str, turn: int, rate: int, out_of_order: int = 0) -> Window:
+    share = {0: 0.5, 1: 0.5, 2: 0.0}
+    return Window(0, mode, turn, 1.0, rate, out_of_order, 0, 0, 0, share)
+
+
+def windows(con: list[int], pipe: list[int], falcon: list[int], late: int = 0) -> list[Window]:
+    rows = [window("falcon", turn, rate, late) for turn, rate in enumerate(falcon)]
+    rows += [window("rps-pipe", turn, rate) for turn, rate in enumerate(pipe)]
+    return rows + [window("con", turn, rate) for turn, rate in enumerate(con)]
+
+
+def text_of(table: Table) -> str:
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(table)
+    return console.export_text()
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    seen = ratios(windows([100, 200, 400], [1, 1, 1], [150, 200, 800]), "falcon", "con")
+    assert (seen.median, seen.least, seen.greatest) == (1.5, 1.0, 2.0)
+
+
+def test_gain_is_told_with_its_spread() -> None:
+    told = sentence(windows([100, 100], [120, 120], [150, 170]))
+    assert told == (
+        "Falcon delivered 1.60 times as many packets as con (1.50 to 1.70 by round) and 1.33 times "
+        "as many packets as rps-pipe (1.25 to 1.42 by round); no packet came out of order in any "
+        "mode."
+    )
+
+
+def test_loss_is_told_as_loss() -> None:
+    told = sentence(windows([100, 100], [100, 100], [80, 90]))
+    assert "0.85 times as many packets as con (0.80 to 0.90 by round) and" in told
+
+
+def test_mixed_rounds_are_no_difference() -> None:
+    told = sentence(windows([100, 100], [90, 90], [95, 110]))
+    assert "as con (0.95 to 1.10 by round: no clear difference)" in told
+    assert "as rps-pipe (1.06 to 1.22 by round);" in told
+
+
+def test_disorder_is_told() -> None:
+    told = sentence(windows([100], [100], [150], late=3))
+    assert "out of order came 0 in con, 0 in rps-pipe, 3 in falcon" in told
+
+
+def test_sender_that_set_the_pace_is_told() -> None:
+    told = sentence(windows([100], [100], [195]), sent_per_second=200)
+    assert told.endswith("(falcon: limited by the sender).")
+
+
+def test_stock_kernel_has_a_sentence_too() -> None:
+    told = sentence([window("con", 0, 100), window("rps-pipe", 0, 150)])
+    assert told.startswith("rps-pipe delivered 1.50 times as many packets as con")
+
+
+def test_tables_show_every_mode_in_its_order() -> None:
+    rows = windows([1000, 3000], [2000, 2000], [3000, 3000], late=7)
+    shown = text_of(rate_table(rows, "con"))
+    at = [shown.index(word) for word in ("con ", "rps-pipe", "falcon")]
+    assert at == sorted(at)
+    assert " 2,000 │ 1,000 │ 3,000 " in shown and " 14 " in shown
+    shares = text_of(share_table(rows, {0: "NIC", 2: "receiver"}))
+    assert "CPU 0" in shares and "receiver" in shares and "50%" in shares
+
+
+@pytest.mark.parametrize(("share", "text"), [(0, ""), (0.5, "███"), (1, "██████"), (1 / 48, "▏")])
+def test_bar(share: float, text: str) -> None:
+    assert bar(share) == text.ljust(BAR_CELLS)
