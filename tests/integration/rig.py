@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the integration tests share: flows with one retry rule, load, the kernel's log.
+
+Emulated CPUs stand still for whole seconds when the host is busy. So nothing
+here asserts a time; what takes time is waited for, and a flow that lost
+packets is sent again. Damage, duplicates and wrong order are never excused.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.machine.console import find_splat
+from harness.overlay import falcon, softnet
+from harness.overlay.cpus import CpuPlan
+from harness.overlay.topology import Host, Topology
+from harness.workload.udpflow import Endpoint, FlowResult, UdpFlow
+
+PATIENCE_S = 60.0
+POLL_S = 0.1
+ATTEMPTS = 3
+# Enough packets to see where they go; slow enough for an emulated CPU.
+COUNT, RATE = 1000, 2000.0
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
+    """Wait for ``condition``; fail the test, saying ``what``, when it never comes true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(POLL_S)
+
+
+# ---- flows ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A topology and the CPUs its work is spread over."""
+
+    topology: Topology
+    cpus: CpuPlan
+
+    def ends(self, overlay: bool = True) -> tuple[Endpoint, Endpoint]:
+        """Client and server end: their first containers, or the hosts themselves."""
+        container = 0 if overlay else None
+        return (
+            Endpoint.of(self.topology.client, container),
+            Endpoint.of(self.topology.server, container),
+        )
+
+    @property
+    def server(self) -> Host:
+        return self.topology.server
+
+    def flow(
+        self,
+        *,
+        overlay: bool = True,
+        count: int = COUNT,
+        rate: float = RATE,
+        size: int = 64,
+        source_port: int = 0,
+    ) -> UdpFlow:
+        """A flow from client to server, sent on the NIC's CPU."""
+        source, sink = self.ends(overlay)
+        return UdpFlow(source, sink, count, rate, size, source_port, sender_cpu=self.cpus.nic)
+
+
+def run_intact(flow: UdpFlow) -> FlowResult:
+    """Run a flow until every packet of it has come; at most `ATTEMPTS` times."""
+    for _ in range(ATTEMPTS):
+        result = flow.run()
+        assert_in_order(result)
+        if result.is_intact:
+            return result
+    raise AssertionError(f"packets were lost {ATTEMPTS} times over, at last: {result}")
+
+
+def assert_in_order(result: FlowResult) -> None:
+    """Whatever came is undamaged, came once, and in the order it was sent."""
+    came = result.received
+    assert (came.out_of_order, came.duplicates, came.corrupted) == (0, 0, 0), result
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A flow, and what Falcon (``host``, ``container``) and softnet_stat counted meanwhile."""
+
+    flow: FlowResult
+    host: falcon.Counters
+    container: falcon.Counters
+    work: softnet.Snapshot
+
+    def cpus_steered_to(self) -> dict[int, int]:
+        """CPUs that got most of a stage's packets, and of how many stages."""
+        sent = self.flow.sent.sent
+        stages = {cpu: round(row.received / sent) for cpu, row in self.host.cpus.items()}
+        return {cpu: count for cpu, count in stages.items() if count}
+
+
+def trace(rig: Rig, flow: UdpFlow) -> Traced:
+    """Run ``flow`` intact and tell what was counted; earlier attempts are not in it."""
+    for _ in range(ATTEMPTS):
+        host, container = rig.server.at(), rig.server.at(0)
+        before = falcon.counters(host), falcon.counters(container), softnet.snapshot()
+        result = flow.run()
+        assert_in_order(result)
+        if result.is_intact:
+            return Traced(
+                result,
+                falcon.counters(host) - before[0],
+                falcon.counters(container) - before[1],
+                softnet.snapshot() - before[2],
+            )
+    raise AssertionError(f"packets were lost {ATTEMPTS} times over, at last: {result}")
+
+
+# ---- load ------------------------------------------------------------------------------
+
+
+@contextmanager
+def burning(cpus: tuple[int, ...]) -> Iterator[None]:
+    """Keep ``cpus`` busy with user programs."""
+    burners = []
+    try:
+        for cpu in cpus:
+            burner = subprocess.Popen(["sh", "-c", "while :; do :; done"])
+            burners.append(burner)
+            os.sched_setaffinity(burner.pid, {cpu})
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+# ---- Falcon ------------------------------------------------------------------------------
+
+
+def switch_on(
+    cpus: tuple[int, ...],
+    *,
+    threshold: int = 100,
+    interval: int = 20,
+    two_choice: bool = False,
+) -> None:
+    """Falcon on; by default nothing about its choices depends on the load."""
+    falcon.apply(falcon.Settings(True, cpus, threshold, interval, two_choice))
+
+
+def random_settings(generator: random.Random, cpus: tuple[int, ...]) -> falcon.Settings:
+    """Any valid settings with at least one of ``cpus``."""
+    return falcon.Settings(
+        on=True,
+        cpus=tuple(sorted(generator.sample(cpus, generator.randint(1, len(cpus))))),
+        load_threshold=generator.randint(1, 100),
+        load_interval=generator.randint(1, 50),
+        two_choice=generator.random() < 0.5,
+    )
+
+
+# ---- what the kernel keeps and says ----------------------------------------------------------
+
+
+class KernelLog:
+    """The kernel's messages from now on."""
+
+    def __init__(self) -> None:
+        self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self._fd, 0, os.SEEK_END)
+
+    def splats(self) -> list[str]:
+        """The messages no healthy kernel prints."""
+        return [splat.line for line in self._lines() if (splat := find_splat(line))]
+
+    def _lines(self) -> Iterator[str]:
+        while True:
+            try:
+                record = os.read(self._fd, 8192).decode(errors="replace")
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                continue  # some were overwritten before they were read
+            yield record.partition(";")[2].splitlines()[0]
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def active_objects(cache: str) -> int:
+    """How many objects of a slab cache are in use."""
+    # Free objects that a CPU keeps for itself would be counted, too.
+    with suppress(OSError):
+        Path(f"/sys/kernel/slab/{cache}/shrink").write_text("1", encoding="ascii")
+    text = Path("/proc/slabinfo").read_text(encoding="ascii")
+    found = re.search(rf"^{cache} +(\d+)", text, re.MULTILINE)
+    assert found, f"/proc/slabinfo has no {cache}"
+    return int(found[1])

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A flow's packets arrive in order, whatever changes under it."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from rig import PATIENCE_S, Rig, burning, random_settings, switch_on
+
+from harness.overlay import falcon
+from harness.workload.udpflow import Receiver, Sender
+
+PACKETS = 100_000
+SEED = 20210426
+RATE = 8_000.0
+DEADLINE_S = 5 * PATIENCE_S
+# Changes a burst of load lasts, and the longest pause between two changes.
+BURST = 5
+PAUSE_S = 0.05
+SWITCHES = 100
+SWITCH_RATE = 3_000.0
+SWITCH_PAUSE_S = 0.02
+
+
+def test_order_while_settings_and_load_change(rig: Rig) -> None:
+    """CPU set, threshold, interval, two-choice and load change all the time."""
+    generator = random.Random(SEED)
+    source, sink = rig.ends()
+    switch_on(rig.cpus.stages)
+    before = falcon.counters()
+    deadline = time.monotonic() + DEADLINE_S
+    with (
+        Receiver(sink, cpu=rig.cpus.app) as receiver,
+        Sender(source.namespace, sink.ip, rate=RATE, cpu=rig.cpus.nic),
+    ):
+        while receiver.report().received < PACKETS and time.monotonic() < deadline:
+            busy = generator.sample(rig.cpus.stages, generator.randint(0, 2))
+            with burning(tuple(busy)):
+                for _ in range(BURST):
+                    falcon.apply(random_settings(generator, rig.cpus.stages))
+                    time.sleep(generator.uniform(0, PAUSE_S))
+        came = receiver.stop()
+    assert came.received >= PACKETS
+    assert (came.out_of_order, came.duplicates, came.corrupted) == (0, 0, 0), came
+    # It was no walk in the park: flows wanted to move and were held, or moved.
+    change = falcon.counters() - before
+    assert change.total("first") and change.total("second") and change.total("gated")
+
+
+def test_order_while_switched_on_and_off(rig: Rig) -> None:
+    """Switching keeps the order, too, at a rate at which queues do drain."""
+    source, sink = rig.ends()
+    switch_on(rig.cpus.stages)
+    with (
+        Receiver(sink, cpu=rig.cpus.app) as receiver,
+        Sender(source.namespace, sink.ip, rate=SWITCH_RATE, cpu=rig.cpus.nic) as sender,
+    ):
+        receiver.wait_for(1, PATIENCE_S)
+        for state in (0, 1) * SWITCHES:
+            falcon.write_sysctl("falcon", state)
+            time.sleep(SWITCH_PAUSE_S)
+        receiver.drain(sender.stop().sent)
+        came = receiver.stop()
+    assert came.received
+    assert (came.out_of_order, came.duplicates, came.corrupted) == (0, 0, 0), came
