@@ -39,7 +39,7 @@ from harness.paths import PROJECT
 from harness.report import interleaved
 from harness.workload import udpflow
 from harness.workload.interleave import READY, Job, Window
-from harness.workload.udpflow import Sender
+from harness.workload.udpflow import Sender, Sent
 
 MODE_NAMES = ("con", "rps-pipe", "falcon")
 BASELINE = "con"
@@ -83,9 +83,9 @@ def demo(config: DemoConfig) -> list[Window]:
         rate=rate,
     )
     with _booted(replace(config, accel=accel), job.plan) as (machine, client):
-        windows = list(_measure(machine, client, replace(job, sender_here=client is None)))
+        windows, sent = _measure(machine, client, replace(job, sender_here=client is None))
         trouble = machine.splats()
-    _show(windows, config.smp, rate)
+    _show(windows, config.smp, sent)
     if trouble:
         raise FalconError("the guest's kernel complained", trouble[0].line)
     return windows
@@ -123,27 +123,35 @@ def _machine(config: DemoConfig, *nics: TapNic) -> QemuMachine:
     )
 
 
-def _measure(machine: Machine, client: Host | None, job: Job) -> Iterator[Window]:
-    """Run the job in the guest, the sender here, and yield windows as they end."""
+def _measure(machine: Machine, client: Host | None, job: Job) -> tuple[list[Window], Sent | None]:
+    """Run the job in the guest, and the sender here if there is a client host here.
+
+    Returns the windows and, for a sender here, what it really sent.
+    """
     guest = machine.start(
         [sys.executable, "-m", "harness.workload.interleave", job.to_json()], cwd=PROJECT
     )
-    total = job.rounds * len(job.mode_names)
     with ExitStack() as opened:
         opened.callback(guest.kill)
         bar = opened.enter_context(_progress())
+        total = job.rounds * len(job.mode_names)
         task = bar.add_task("setting up the overlay", total=total)
         guest.wait_for(READY, READY_TIMEOUT_S)
-        if client is not None:
-            to_ip = job.plan.container(SERVER, 0).ip
-            sender = Sender(client.at(0), to_ip, size=job.size, rate=job.rate)
-            opened.enter_context(sender)
+        sender = opened.enter_context(_sender(client, job)) if client else None
         bar.update(task, description="measuring")
+        windows = []
         for number in range(total):
             guest.wait_for(f'"number": {number},', WINDOW_TIMEOUT_S)
-            yield Window.from_json(guest.stdout.splitlines()[1 + number])
+            windows.append(Window.from_json(guest.stdout.splitlines()[1 + number]))
             bar.advance(task)
+        sent = sender.stop() if sender else None
         guest.wait(WINDOW_TIMEOUT_S, check=True)
+    return windows, sent
+
+
+def _sender(client: Host, job: Job) -> Sender:
+    to_ip = job.plan.container(SERVER, 0).ip
+    return Sender(client.at(0), to_ip, size=job.size, rate=job.rate)
 
 
 def _progress() -> Progress:
@@ -156,9 +164,12 @@ def _progress() -> Progress:
     )
 
 
-def _show(windows: list[Window], smp: int, rate: float) -> None:
+def _show(windows: list[Window], smp: int, sent: Sent | None) -> None:
     cpus = CpuPlan.of(tuple(range(smp)))
     roles = {cpu: "stage" for cpu in cpus.stages} | {cpus.nic: "NIC", cpus.app: "receiver"}
+    rate = sent.packets_per_second if sent else 0.0
+    where = f"{rate:,.0f} packets/s from outside" if sent else "sent on the NIC's CPU"
+    console.out.print(f"One UDP flow of {SIZE_BYTES} bytes a packet, {where}.")
     console.out.print(interleaved.rate_table(windows, BASELINE))
     console.out.print(interleaved.share_table(windows, roles))
     console.out.print(interleaved.sentence(windows, sent_per_second=rate))

@@ -27,8 +27,9 @@ REPRODUCIBLE = {
     "KBUILD_BUILD_USER": "falcon",
     "KBUILD_BUILD_HOST": "falcon",
 }
-# Objects compiled in one directory serve another user's or clone's build.
-CCACHE = {"CCACHE_BASEDIR": "/", "CCACHE_NOHASHDIR": "1"}
+# Objects compiled in one directory serve another user's or clone's build; and a
+# miss is looked up by the compiler's own list of headers, not by preprocessing twice.
+CCACHE = {"CCACHE_BASEDIR": "/", "CCACHE_NOHASHDIR": "1", "CCACHE_DEPEND": "1"}
 
 NEEDED = ("make", "gcc", "ld", "flex", "bison", "bc", "perl")
 

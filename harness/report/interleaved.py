@@ -100,7 +100,7 @@ def bar(share: float) -> str:
 def sentence(windows: Sequence[Window], *, sent_per_second: float = 0) -> str:
     """What was seen, computed from the numbers and nothing else.
 
-    ``sent_per_second``: the sender's rate, 0 when it had no limit.
+    ``sent_per_second``: what the sender really managed, 0 when unknown.
     """
     modes = by_mode(windows)
     if "falcon" not in modes:

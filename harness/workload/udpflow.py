@@ -81,6 +81,10 @@ class Sent:
     sent: int
     seconds: float
 
+    @property
+    def packets_per_second(self) -> float:
+        return self.sent / self.seconds
+
 
 @dataclass(frozen=True)
 class Received:
