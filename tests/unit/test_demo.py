@@ -102,6 +102,6 @@ def test_windows_are_read_as_the_guest_prints_them() -> None:
     ]
     guest = FakeGuest("\n".join([READY, *(window.to_json() for window in windows)]))
     machine = FakeMachine({}, guest)
-    assert list(demo._measure(machine, None, JOB)) == windows  # type: ignore[arg-type]
+    assert demo._measure(machine, None, JOB) == (windows, None)  # type: ignore[arg-type]
     assert Job.from_json(machine.argv[-1]) == JOB
     assert guest.killed
