@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,11 @@ import pytest
 from harness.kernel import config, source
 from harness.kernel.series import Series, Tarball
 from harness.kernel.source import Source
+
+
+def pytest_configure():
+    """Tests send SIGINT, but what a shell starts in the background has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
