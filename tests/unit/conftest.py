@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fakelinux
+import hypothesis
 import pytest
 
 from harness.kernel import config, source
@@ -16,8 +17,11 @@ from harness.kernel.source import Source
 
 
 def pytest_configure():
-    """Tests send SIGINT, but what a shell starts in the background has it ignored."""
+    # Tests send SIGINT, but what a shell starts in the background has it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A machine that stands still for a moment is no failure of the code.
+    hypothesis.settings.register_profile("no-deadline", deadline=None)
+    hypothesis.settings.load_profile("no-deadline")
 
 
 @dataclass(frozen=True)
