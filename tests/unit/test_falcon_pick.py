@@ -166,9 +166,15 @@ def test_static_hashing_does_not_look_at_the_load(pick, cpus, hash_, from_, rng)
     )
 
 
-@given(U32, U32, U32)
-def test_same_flow_and_device_give_the_same_hash(pick, flow, ifindex, net):
-    assert pick.hash(flow, ifindex, net) == pick.hash(flow, ifindex, net)
+@given(CPUS, U32, U32, THRESHOLD, st.randoms(use_true_random=False))
+def test_same_flow_and_device_give_the_same_first_choice(pick, cpus, flow, ifindex, threshold, rng):
+    """Whatever the loads are, as long as no CPU is busy."""
+    hash_ = pick.hash(flow, ifindex)
+    chosen = set()
+    for _ in range(5):
+        loads = [rng.randint(0, threshold - 1) for _ in cpus]
+        chosen.add(pick.cpu(cpus, loads, hash_, NOT_A_CPU, threshold))
+    assert chosen == {(cpus[hash_ * len(cpus) >> 32], False)}
 
 
 @pytest.mark.parametrize("nr", [2, 3, 4, 6, 8, 17, 64, 128])
