@@ -17,20 +17,20 @@ from harness.errors import FalconError
 QEMU = "qemu-system-x86_64"
 CHOICES = ("auto", "kvm", "tcg")
 # A working KVM ends the probe in a tenth of a second, most of it QEMU's start.
-PROBE_TIMEOUT_S = 1.0
+PROBE_TIMEOUT_S = 2.0
 # isa-debug-exit turns a byte B written to its port into the exit status 2B + 1.
 PROBE_STATUS = 0x20 * 2 + 1
 
 
 def probe_firmware() -> bytes:
-    """A 64 KiB "BIOS" that counts down from two million and leaves QEMU.
+    """A 64 KiB "BIOS" that counts down from 64 million and leaves QEMU.
 
     The loop is the point: there are hosts where /dev/kvm opens, makes virtual
     machines and virtual CPUs, and then emulates every instruction in software
     at about a million a second, or never gets a kernel to run.
     """
     code = bytes.fromhex(
-        "66b900002000"  # mov ecx, 0x200000
+        "66b900000004"  # mov ecx, 0x4000000
         "67e2fd"  # loop $
         "b020"  # mov al, 0x20
         "e6f4"  # out 0xf4, al
