@@ -71,7 +71,7 @@ class Plan:
                 patches.digest(self.patches),
                 *(path.read_bytes() for path in self.fragments),
                 kbuild.compiler_version(),
-                *self.series.absent,
+                *sorted(self.series.absent),
             ]
         )
 
