@@ -161,7 +161,7 @@ def _collect(make: Kbuild, into: Path, plan: Plan, seconds: float) -> None:
         "series": plan.series.name,
         "version": plan.source.version,
         "source": {"origin": plan.source.origin, "key": plan.source.key},
-        "patches": {p.name: cache.file_sha256(p.path) for p in plan.patches},
+        "patches": {patch.name: patches.digest([patch]) for patch in plan.patches},
         "fragments": [path.stem for path in plan.fragments],
         "falcon": plan.falcon,
         "compiler": kbuild.compiler_version(),

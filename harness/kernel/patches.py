@@ -102,8 +102,14 @@ def _names(file: PatchedFile) -> list[str]:
 
 
 def digest(patches: Sequence[Patch]) -> str:
-    """A key for the patches' content, in their order."""
-    return cache.digest(patch.path.read_bytes() for patch in patches)
+    """A key for what the patches do, in their order; their messages are not in it."""
+    return cache.digest(_below_message(patch.path.read_bytes()) for patch in patches)
+
+
+def _below_message(mail: bytes) -> bytes:
+    """The part of a patch file below its message."""
+    _, separator, diff = mail.partition(b"\n---\n")
+    return diff if separator else mail
 
 
 def added_file(patches: Sequence[Patch], name: str) -> str:

@@ -90,6 +90,16 @@ def test_each_input_makes_another_image(lab, what):
     assert before.bzimage.exists()
 
 
+def test_a_patchs_message_is_not_built(lab):
+    before = build_lab(lab)
+    first = sorted(lab.series.patch_dir.glob("*.patch"))[0]
+    text = first.read_text()
+    changed = text.replace("\n---\n", "\nMore of a reason.\n---\n", 1)
+    assert changed != text
+    first.write_text(changed)
+    assert build_lab(lab).key == before.key
+
+
 def test_the_order_of_absent_options_does_not_matter(lab):
     """They are a set, whose order differs from one run of Python to the next."""
     keys = set()
