@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +105,61 @@ def test_windows_are_read_as_the_guest_prints_them() -> None:
     assert demo._measure(machine, None, JOB) == (windows, None)  # type: ignore[arg-type]
     assert Job.from_json(machine.argv[-1]) == JOB
     assert guest.killed
+
+
+class FakeSender:
+    """Sends nothing; remembers its rate and whether it was stopped."""
+
+    made: list[FakeSender]
+
+    def __init__(self, _at: object, _to: str, *, size: int, rate: float, flow: int):
+        self.rate, self.flow, self.stopped = rate, flow, False
+        self.made.append(self)
+
+    def __enter__(self) -> FakeSender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def stop(self) -> str:
+        self.stopped = True
+        return f"sent at {self.rate:.0f}"
+
+
+class FakeClient:
+    def at(self, container: int) -> str:
+        return f"container {container}"
+
+
+@pytest.mark.parametrize(
+    ("capacity", "rates"),
+    [
+        (10_000, [30_000]),
+        (20_000, [30_000, 60_000]),
+        (45_000, [30_000, 60_000, 120_000]),
+        (10**9, [30_000, 60_000, 120_000, 240_000, 480_000]),
+    ],
+)
+def test_the_sender_doubles_its_rate_until_con_cannot_follow(
+    monkeypatch: pytest.MonkeyPatch, capacity: int, rates: list[int]
+) -> None:
+    made: list[FakeSender] = []
+    FakeSender.made = made
+    monkeypatch.setattr(demo, "Sender", FakeSender)
+    lines = []
+    for number in range(8):
+        # What a machine of that capacity would have delivered at the rate of the trial.
+        rate = rates[min(number, len(rates) - 1)]
+        delivered = min(rate, capacity)
+        turn = -1 if number < demo.TRIALS else (number - demo.TRIALS) // 2
+        mode = "con" if number < demo.TRIALS or number % 2 else "rps-pipe"
+        lines.append(Window(number, mode, turn, 1.0, delivered, 0, 0, 0, 0, {0: 1.0}).to_json())
+    machine = FakeMachine({}, FakeGuest("\n".join([READY, *lines])))
+    job = replace(JOB, rate=rates[0], trials=demo.TRIALS)
+    windows, sent = demo._measure(machine, FakeClient(), job)  # type: ignore[arg-type]
+    assert [sender.rate for sender in made] == rates
+    assert [sender.flow for sender in made] == sorted({sender.flow for sender in made})
+    assert all(sender.stopped for sender in made)
+    assert sent == f"sent at {rates[-1]}"
+    assert [window.number for window in windows] == [4, 5, 6, 7], "trials are not results"
