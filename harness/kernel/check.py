@@ -128,6 +128,14 @@ class PrefixBuilder:
             raise FalconError(f"new warnings {prefix}", "; ".join(sorted(new)))
         cache.write_atomically(stamp, f"{prefix}\n")
 
+    def compile(self, prefix: Prefix) -> Path:
+        """Compile the touched objects of ``prefix``; the directory they are made in.
+
+        Hold ``cache.lock(builder.tree.lock)`` as long as they are needed.
+        """
+        self._warnings(prefix, whole=False)
+        return self._build_dir(prefix)
+
     def _baseline(self) -> set[str]:
         """What the unpatched source warns of, in the files that the series will touch."""
         memory = self._memory(Prefix((), False), whole=False)
@@ -156,13 +164,16 @@ class PrefixBuilder:
         return {f"{m[1]}: {m[2]}" for line in lines if (m := _WARNING.match(line))}
 
     def _configured(self, prefix: Prefix) -> Kbuild:
-        switch = "on" if prefix.falcon else "off"
-        build_dir = cache_dir() / "builds" / f"{self.source.key}-check-{switch}"
+        build_dir = self._build_dir(prefix)
         make = Kbuild(self.tree.path, build_dir, kbuild.jobs_default())
         kbuild.reset_log(build_dir)
         extra = [config.fragment("falcon")] if prefix.falcon else []
         config.configure(make, [*self.fragments, *extra], self.series.absent)
         return make
+
+    def _build_dir(self, prefix: Prefix) -> Path:
+        switch = "on" if prefix.falcon else "off"
+        return cache_dir() / "builds" / f"{self.source.key}-check-{switch}"
 
     def _objects(self, prefix: Prefix) -> list[str]:
         """The objects to make: of the touched C files, those the configuration builds.

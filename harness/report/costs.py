@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What Falcon costs where it is off, as a table and a sentence.
+
+In: a ``harness.kernel.cost.Report``. Out: text for the screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from harness.kernel.cost import Report
+
+
+def table(report: Report, version: str) -> Table:
+    """A row a function of the fast path."""
+    shown = Table(
+        title=f"Instructions with CONFIG_NET_FALCON, Linux {version}", title_justify="left"
+    )
+    shown.add_column("function", no_wrap=True)
+    for heading in ("unpatched", "=y, off", "key's no-ops", "added besides"):
+        shown.add_column(heading, justify="right")
+    shown.add_column("=n")
+    for cost in report.costs:
+        shown.add_row(
+            cost.function,
+            str(cost.vanilla),
+            str(cost.off),
+            str(cost.no_ops),
+            f"{cost.added:+}" if cost.added else "0",
+            "same" if cost.same_without else "CHANGED",
+        )
+    return shown
+
+
+def summary(report: Report) -> Iterator[str]:
+    """What CONFIG_NET_FALCON=n changes: nothing, or which functions."""
+    if report.changed:
+        yield f"CONFIG_NET_FALCON=n changes {len(report.changed)} of {report.compared} functions:"
+        yield from (f"  {name}" for name in report.changed)
+    else:
+        yield (
+            f"CONFIG_NET_FALCON=n: all {report.compared} functions of the touched files do the "
+            "same, but for line numbers in warnings."
+        )
