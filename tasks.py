@@ -27,6 +27,7 @@ HELP = {
     "rev": "Revision in the repository given by --git.",
     "smp": "CPUs of the virtual machine; default: 8.",
     "mem": "Memory of the virtual machine in MiB; default: 2048.",
+    "add_config": "More fragments of kernel-configs/, by commas, e.g. debug.",
     "accel": "kvm, tcg (emulation) or auto, the default: kvm where it works.",
     "jobs": "Compiler processes at once; default: one a CPU and one more.",
 }
@@ -82,20 +83,20 @@ def _source(kernel, source, git, rev):
     return chosen, sources.get(chosen, path=_path(source), git=_path(git), rev=rev)
 
 
-def _fragments(accel):
-    """Fragments for a virtual machine; emulated ones need more of them."""
+def _fragments(accel, more=None):
+    """Fragments for a virtual machine, which needs more of them if emulated, and ``more``."""
     from harness.machine.accel import choose
 
     emulated = accel == "tcg" or choose(accel) == "tcg"
-    return ("guest", "tcg") if emulated else ("guest",)
+    return ("guest", *(["tcg"] if emulated else []), *(more.split(",") if more else []))
 
 
-def _image(kernel, source, git, rev, accel, **build_options):
+def _image(kernel, source, git, rev, accel, add_config=None, **build_options):
     """The image for a virtual machine, from the cache or built now."""
     from harness.kernel.build import build
 
     chosen, tree = _source(kernel, source, git, rev)
-    return build(chosen, source=tree, fragments=_fragments(accel), **build_options)
+    return build(chosen, source=tree, fragments=_fragments(accel, add_config), **build_options)
 
 
 def _remainder():
@@ -177,6 +178,7 @@ def boot(
     smp=8,
     mem=2048,
     accel="auto",
+    add_config=None,
     falcon=True,
 ):
     """Boot the patched kernel in QEMU: a shell, or "boot -- COMMAND".
@@ -186,7 +188,7 @@ def boot(
     """
     from harness import machine
 
-    image = _image(kernel, source, git, rev, accel, falcon=falcon)
+    image = _image(kernel, source, git, rev, accel, add_config, falcon=falcon)
     settings = {"smp": smp, "mem_mib": mem, "accel": accel}
     if command := _remainder():
         return machine.boot_command(image.bzimage, command, **settings)
@@ -214,6 +216,25 @@ def check_patches(_c, kernel=DEFAULT, source=None, git=None, rev=None, build=Fal
         else:
             out.print(f"ok    {name}", markup=False)
     return 1 if failed else 0
+
+
+@task
+def check_cost(_c, kernel=DEFAULT, source=None, git=None, rev=None):
+    """Show what the series costs where it is not used, by the object code.
+
+    Instructions of the fast path's functions in the unpatched kernel and in the
+    patched one with Falcon built in and off. Status 1 if CONFIG_NET_FALCON=n
+    changes any function of their files.
+    """
+    from harness.kernel import cost
+    from harness.report import costs
+
+    chosen, tree = _source(kernel, source, git, rev)
+    report = cost.measure(chosen, tree)
+    out.print(costs.table(report, tree.version))
+    for line in costs.summary(report):
+        out.print(line, markup=False)
+    return 1 if report.changed else 0
 
 
 @task
@@ -253,44 +274,63 @@ def refresh_patches(
 
 @task
 @options(
+    kernel="One kernel line, with every prefix of its series compiled; default: all.",
     only="Run one suite: unit, patches or integration.",
     k="Run the tests whose names match this expression (pytest's -k).",
 )
 def test(
     _c,
-    kernel=DEFAULT,
+    kernel=None,
     source=None,
     git=None,
     rev=None,
     smp=8,
     mem=2048,
     accel="auto",
+    add_config=None,
     only=None,
     k=None,
 ):
-    """Run every test: unit tests, patch checks, and integration tests in the patched VM.
+    """Run every test: unit tests, and for each kernel patch checks and its virtual machine.
 
-    Ends with one line, "N passed, N failed, N skipped"; JUnit XML is in results/.
+    Ends with one line, "N passed, N failed, N skipped", and before it a line for
+    each kernel; JUnit XML is in results/. Without --kernel a kernel whose source
+    cannot be had is reported as not run.
     """
     from harness import suite
-    from harness.machine.qemu import QemuMachine
+    from harness.kernel import series
 
     if only and only not in suite.SUITES:
         raise FalconError(f"there is no test suite {only}", f"there are {', '.join(suite.SUITES)}")
+    named = kernel or (DEFAULT if source or git or rev else None)
+    kernels = [
+        _kernel_under_test(
+            name, source, git, rev, accel, add_config, smp=smp, mem=mem, alone=bool(named)
+        )
+        for name in ([named] if named else series.names())
+    ]
+    return suite.run([only] if only else suite.SUITES, kernels, keyword=k)
+
+
+def _kernel_under_test(name, source, git, rev, accel, add_config, *, smp, mem, alone):
+    """One of several kernels is tested less thoroughly, unless it is the default one."""
+    from harness import suite
+    from harness.machine.qemu import QemuMachine
 
     def machine():
-        image = _image(kernel, source, git, rev, accel)
+        image = _image(name, source, git, rev, accel, add_config)
         shares = [paths.RESULTS]
         guest = QemuMachine(image.bzimage, smp=smp, mem_mib=mem, accel=accel, shares=shares)
         return image, guest
 
     place = {"--source": _path(source), "--git": _path(git), "--rev": rev}
-    extra = [f"{name}={value}" for name, value in place.items() if value]
-    return suite.run(
-        [only] if only else suite.SUITES,
-        keyword=k,
-        patch_options=[f"--kernel={kernel}", *extra],
+    return suite.Kernel(
+        name,
+        source=lambda: _source(name, source, git, rev)[1],
         machine=machine,
+        patch_options=(f"--kernel={name}", *(f"{k}={v}" for k, v in place.items() if v)),
+        whole=alone or name == DEFAULT,
+        required=alone or name == DEFAULT,
     )
 
 

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Every test there is, in one run with one closing line.
 
-In: which suites, and what pytest shall select. Out: pytest's own output, JUnit
-XML in ``results/``, and a last line that sums all suites up::
+In: which suites, which kernels, and what pytest shall select. Out: pytest's own
+output, JUnit XML in ``results/``, and at the end a line for the unit tests, one
+for each kernel, and one that sums all up::
 
-    12 passed, 0 failed, 1 skipped
+    unit tests    430 passed, 0 failed, 0 skipped
+    Linux 6.12    140 passed, 0 failed, 0 skipped (6.12.117)
+    Linux 5.4     NOT RUN: no source of Linux 5.4: ...
+    570 passed, 0 failed, 1 skipped
 
 ``unit`` and ``patches`` run here; ``integration`` runs in a virtual machine on
-the patched kernel.
+the patched kernel. A kernel whose source is nowhere to be had counts as skipped.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from pathlib import Path
 from harness.console import err, note, out
 from harness.errors import FalconError
 from harness.kernel.build import Image
+from harness.kernel.source import Source
 from harness.machine.qemu import QemuMachine
 from harness.paths import PROJECT, RESULTS, TESTS
 
@@ -47,36 +52,77 @@ class Tally:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
 
-def run(
-    suites: Sequence[str],
-    *,
-    keyword: str | None,
-    patch_options: Sequence[str],
-    machine: Callable[[], tuple[Image, QemuMachine]],
-) -> int:
-    """Run ``suites`` and print the closing line; the exit status, 0 when all is well.
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel line to test.
 
-    ``keyword`` is pytest's -k. ``patch_options`` tell the patch checks which
-    series and source. ``machine`` builds the image and boots it, and is called
-    only when its turn comes. A suite that cannot be run counts as a failure.
+    ``source`` finds its source, ``machine`` builds the image and boots it; both
+    are called only when their turn comes. ``patch_options`` tell the patch
+    checks which series and source. ``whole`` compiles every prefix of the
+    series, too. ``required``: without a source the run fails.
     """
+
+    name: str
+    source: Callable[[], Source]
+    machine: Callable[[], tuple[Image, QemuMachine]]
+    patch_options: tuple[str, ...] = ()
+    whole: bool = True
+    required: bool = True
+
+
+def run(suites: Sequence[str], kernels: Sequence[Kernel], *, keyword: str | None = None) -> int:
+    """Run ``suites`` and print the closing lines; the exit status, 0 when all is well.
+
+    ``keyword`` is pytest's -k. A suite that cannot be run counts as a failure.
+    """
+    lines: list[tuple[str, str]] = []
     total = Tally()
-    for suite in suites:
-        note(f"--- {suite} tests")
-        try:
-            if suite == "integration":
-                total += _in_machine(machine, keyword)
-            else:
-                extra = patch_options if suite == "patches" else ()
-                total += _here(suite, keyword, extra)
-        except FalconError as error:
-            err.print(f"{suite} tests: {error}", style="red", markup=False)
-            total += Tally(failed=1)
+    if "unit" in suites:
+        total = _guarded("unit tests", lambda: _here("unit", "unit", keyword, ()))
+        lines.append(("unit tests", str(total)))
+    in_kernel = [suite for suite in suites if suite != "unit"]
+    for kernel in kernels if in_kernel else ():
+        tally, remark = _kernel(kernel, in_kernel, keyword)
+        lines.append((f"Linux {kernel.name}", remark))
+        total += tally
     if not total.passed and not total.failed:
         note(f"no test was run{f' for -k {keyword}' if keyword else ''}")
         total += Tally(failed=1)
+    for name, remark in lines:
+        out.print(f"{name:14}{remark}", markup=False)
     out.print(str(total), markup=False)
     return 1 if total.failed else 0
+
+
+def _kernel(kernel: Kernel, suites: Sequence[str], keyword: str | None) -> tuple[Tally, str]:
+    """Run the suites of one kernel; their tally, and what the closing lines say of it."""
+    try:
+        version = kernel.source().version
+    except FalconError as error:
+        err.print(f"Linux {kernel.name}: {error}", style="red", markup=False)
+        return Tally(failed=1) if kernel.required else Tally(skipped=1), f"NOT RUN: {error}"
+    tally = Tally()
+    if "patches" in suites:
+        options = (*kernel.patch_options, *(() if kernel.whole else ("-m", "not compiles")))
+        tally += _guarded(
+            f"patch tests, Linux {kernel.name}",
+            lambda: _here("patches", f"patches-{kernel.name}", keyword, options),
+        )
+    if "integration" in suites:
+        tally += _guarded(
+            f"integration tests, Linux {kernel.name}",
+            lambda: _in_machine(kernel, f"integration-{kernel.name}", keyword),
+        )
+    return tally, f"{tally} ({version})"
+
+
+def _guarded(title: str, suite: Callable[[], Tally]) -> Tally:
+    note(f"--- {title}")
+    try:
+        return suite()
+    except FalconError as error:
+        err.print(f"{title}: {error}", style="red", markup=False)
+        return Tally(failed=1)
 
 
 def _pytest(suite: str, report: Path, keyword: str | None, extra: Sequence[str]) -> list[str]:
@@ -85,24 +131,24 @@ def _pytest(suite: str, report: Path, keyword: str | None, extra: Sequence[str])
     return [*command, "-k", keyword] if keyword else command
 
 
-def _fresh_report(suite: str) -> Path:
+def _fresh_report(name: str) -> Path:
     RESULTS.mkdir(exist_ok=True)
-    report = RESULTS / f"{suite}.xml"
+    report = RESULTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     return report
 
 
-def _here(suite: str, keyword: str | None, extra: Sequence[str]) -> Tally:
-    report = _fresh_report(suite)
+def _here(suite: str, name: str, keyword: str | None, extra: Sequence[str]) -> Tally:
+    report = _fresh_report(name)
     done = subprocess.run(_pytest(suite, report, keyword, extra), cwd=PROJECT)
-    return _verdict(suite, report, done.returncode, keyword)
+    return _verdict(name, report, done.returncode, keyword)
 
 
-def _in_machine(machine: Callable[[], tuple[Image, QemuMachine]], keyword: str | None) -> Tally:
+def _in_machine(kernel: Kernel, name: str, keyword: str | None) -> Tally:
     from harness.workload import udpflow
 
-    report = _fresh_report("integration")
-    image, booted = machine()
+    report = _fresh_report(name)
+    image, booted = kernel.machine()
     udpflow.build()  # here: the guest would compile it under emulation, at every run
     with booted as guest:
         if not guest.is_falcon():
@@ -112,19 +158,19 @@ def _in_machine(machine: Callable[[], tuple[Image, QemuMachine]], keyword: str |
         command = _pytest("integration", report, keyword, [])
         done = guest.run(command, cwd=str(PROJECT), stream=True)
         splats = guest.splats()
-    tally = _verdict("integration", report, done.exit_status, keyword)
+    tally = _verdict(name, report, done.exit_status, keyword)
     if splats and not tally.failed:
-        note(f"integration tests: the guest's kernel complained: {splats[0].line}")
+        note(f"{name}: the guest's kernel complained: {splats[0].line}")
         tally += Tally(failed=1)
     return tally
 
 
-def _verdict(suite: str, report: Path, status: int, keyword: str | None) -> Tally:
+def _verdict(name: str, report: Path, status: int, keyword: str | None) -> Tally:
     """The report's tally; never a clean one after pytest itself went wrong."""
     tally = read_report(report) if report.exists() else Tally()
     nothing_selected = status == _NONE_SELECTED and keyword is not None
     if status != _ALL_PASSED and not nothing_selected and not tally.failed:
-        note(f"{suite} tests: pytest ended with status {status}")
+        note(f"{name}: pytest ended with status {status}")
         tally += Tally(failed=1)
     return tally
 

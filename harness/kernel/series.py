@@ -31,7 +31,7 @@ class Series:
 
     name: str
     patch_dir: Path
-    package: str
+    package: str | None
     tarball: Tarball
     build_steps: int
     absent: frozenset[str] = frozenset()
@@ -61,7 +61,7 @@ def load(name: str = DEFAULT, table: Path = PATCHES / "series.toml") -> Series:
     return Series(
         name=name,
         patch_dir=table.parent / entry["patches"],
-        package=entry["package"],
+        package=entry.get("package"),
         tarball=Tarball(**entry["tarball"]),
         build_steps=entry["build_steps"],
         absent=frozenset(entry.get("absent", ())),

@@ -9,6 +9,7 @@ and published.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,10 @@ def get(
 ) -> Source:
     """The source of ``series``: from ``path`` or ``git`` and ``rev`` if named, else found.
 
-    ``path`` is a tree or a tarball, ``git`` a repository (bare ones too). Raises
-    ``FalconError`` when a named source does not serve or is of another version,
-    and, where none was named, with the reason of every place that was asked.
+    ``path`` is a tree or a tarball, ``git`` a repository (bare ones too); the
+    variable ``FALCON_SOURCE_6_1`` names either for all that is done with 6.1.
+    Raises ``FalconError`` when a named source does not serve or is of another
+    version, and, where none was named, with the reason of every place asked.
     """
     if path and (git or rev):
         raise FalconError("--source and --git exclude each other", todo="name one of them")
@@ -60,7 +62,23 @@ def get(
         return _from_first([UserPath(path)], series)
     if git and rev:
         return _from_first([GitRevision(git, rev)], series)
-    return _from_first([Distribution(series.package), KernelOrg(series.tarball)], series)
+    if remembered := os.environ.get(variable(series)):
+        return _from_first([_remembered(remembered)], series)
+    packaged = [Distribution(series.package)] if series.package else []
+    return _from_first([*packaged, KernelOrg(series.tarball)], series)
+
+
+def variable(series: Series) -> str:
+    """The environment variable that names a source of ``series``: PATH, or REPOSITORY@REVISION."""
+    return "FALCON_SOURCE_" + series.name.replace(".", "_")
+
+
+def _remembered(value: str) -> Provider:
+    path = Path(value).expanduser()
+    repository, at, rev = value.rpartition("@")
+    if at and not path.exists():
+        return GitRevision(Path(repository).expanduser(), rev)
+    return UserPath(path)
 
 
 def _from_first(providers: Sequence[Provider], series: Series) -> Source:
@@ -73,7 +91,7 @@ def _from_first(providers: Sequence[Provider], series: Series) -> Source:
     raise FalconError(
         f"no source of Linux {series.name}",
         ". ".join(reasons),
-        "name one with --source PATH or --git PATH --rev REV",
+        f"name one with --source PATH, --git PATH --rev REV or {variable(series)}",
     )
 
 

@@ -88,4 +88,4 @@ def no_splat() -> Iterator[None]:
     yield
     splats = log.splats()
     log.close()
-    assert not splats, f"the kernel complained: {splats}"
+    assert not splats, "the kernel complained:\n" + "\n\n".join(splats)

@@ -171,6 +171,10 @@ def random_settings(generator: random.Random, cpus: tuple[int, ...]) -> falcon.S
 # ---- what the kernel keeps and says ----------------------------------------------------------
 
 
+# A lockdep report with its three stacks.
+SPLAT_LINES = 120
+
+
 class KernelLog:
     """The kernel's messages from now on."""
 
@@ -179,8 +183,10 @@ class KernelLog:
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def splats(self) -> list[str]:
-        """The messages no healthy kernel prints."""
-        return [splat.line for line in self._lines() if (splat := find_splat(line))]
+        """The messages no healthy kernel prints, each with what follows and explains it."""
+        lines = list(self._lines())
+        first = [number for number, line in enumerate(lines) if find_splat(line)]
+        return ["\n".join(lines[number : number + SPLAT_LINES]) for number in first]
 
     def _lines(self) -> Iterator[str]:
         while True:

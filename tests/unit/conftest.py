@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,8 @@ class Lab:
 def cache_home(tmp_path, monkeypatch) -> Path:
     """An empty cache directory for this test alone."""
     monkeypatch.setenv("FALCON_CACHE", str(tmp_path / "cache"))
+    for name in [name for name in os.environ if name.startswith("FALCON_SOURCE_")]:
+        monkeypatch.delenv(name)
     return tmp_path / "cache"
 
 

@@ -166,3 +166,26 @@ def test_with_no_source_every_place_says_why(lab, tmp_path, monkeypatch):
     assert "sudo apt-get install linux-source-6.12" in text or "no Debian" in text
     assert "cannot fetch http://127.0.0.1:9/" in text
     assert "--source PATH" in text
+
+
+def test_a_variable_names_a_tree(lab, monkeypatch):
+    monkeypatch.setenv("FALCON_SOURCE_6_12", str(lab.tree))
+    assert source.get(lab.series).origin == str(lab.tree)
+
+
+def test_a_variable_names_a_git_revision(lab, repository, monkeypatch):
+    monkeypatch.setenv("FALCON_SOURCE_6_12", f"{repository}@v6.12.7")
+    got = source.get(lab.series)
+    assert got.version == "6.12.7"
+    assert got.origin == f"{repository} at v6.12.7"
+
+
+def test_a_variable_that_leads_nowhere_is_an_error_not_a_fallback(lab, monkeypatch):
+    monkeypatch.setenv("FALCON_SOURCE_6_12", "/nowhere/linux")
+    with pytest.raises(FalconError, match="/nowhere/linux: there is no such file or directory"):
+        source.get(lab.series)
+
+
+def test_what_a_command_names_comes_before_the_variable(lab, monkeypatch):
+    monkeypatch.setenv("FALCON_SOURCE_6_12", "/nowhere/linux")
+    assert lab.source().version == "6.12.7"

@@ -29,8 +29,10 @@ def inv(*words, cwd=PROJECT, **env):
 
 
 def test_every_task_is_there():
-    wanted = "doctor fetch_kernel patch_kernel build_kernel boot check_patches refresh_patches"
-    assert sorted(TASKS) == sorted([*wanted.split(), "test", "demo", "clean"])
+    kernel_side = "fetch_kernel patch_kernel build_kernel check_patches check_cost refresh_patches"
+    assert sorted(TASKS) == sorted(
+        [*kernel_side.split(), "doctor", "boot", "test", "demo", "clean"]
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -46,7 +48,7 @@ def test_a_users_error_is_one_line_and_a_status(tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (
-        "error: there is no patch series for Linux 3.10: there is one for 6.12; "
+        "error: there is no patch series for Linux 3.10: there is one for 6.12, 6.1, 5.4, 4.19; "
         "choose with --kernel\n"
     )
 
@@ -122,8 +124,18 @@ def test_skip(): pytest.skip("why")
 """
 
 
-def run_suite(*names, keyword=None, machine=None):
-    return suite.run(names, keyword=keyword, patch_options=[], machine=machine)
+class Found:
+    """A source that is there."""
+
+    version = "6.12.7"
+
+
+def kernel(machine=None, name="6.12", source=Found, **more):
+    return suite.Kernel(name, source=source, machine=machine, **more)
+
+
+def run_suite(*names, keyword=None, machine=None, kernels=None):
+    return suite.run(names, kernels or [kernel(machine)], keyword=keyword)
 
 
 def last_line(capfd):
@@ -212,7 +224,7 @@ def test_a_machine_that_cannot_be_had_fails_and_the_line_still_comes(results, ca
     assert run_suite("unit", "integration", machine=machine) == 1
     captured = capfd.readouterr()
     assert captured.out.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
-    assert "integration tests: the kernel panicked" in captured.err
+    assert "integration tests, Linux 6.12: the kernel panicked" in captured.err
 
 
 def test_tallies_add():
@@ -222,3 +234,52 @@ def test_tallies_add():
 def test_the_package_list_is_well_formed():
     assert {"gcc", "qemu-system-x86", "libelf-dev"} <= {tool.package for tool in tools.known()}
     assert all(tool.proof and tool.purpose for tool in tools.known())
+
+
+def nowhere():
+    raise FalconError("no source of Linux 5.4", "not packaged", "name one with --source PATH")
+
+
+def test_each_kernel_has_its_line_and_its_report(results, capfd):
+    (results / "tests/integration/test_b.py").write_text("def test_b(): pass\n")
+    machine = lambda: (IMAGE, Guest())  # noqa: E731
+    assert run_suite("integration", kernels=[kernel(machine), kernel(machine, "6.1")]) == 0
+    assert capfd.readouterr().out.splitlines()[-3:] == [
+        "Linux 6.12    1 passed, 0 failed, 0 skipped (6.12.7)",
+        "Linux 6.1     1 passed, 0 failed, 0 skipped (6.12.7)",
+        "2 passed, 0 failed, 0 skipped",
+    ]
+    reports = sorted(path.name for path in (results / "results").iterdir())
+    assert reports == ["integration-6.1.xml", "integration-6.12.xml"]
+
+
+def test_a_kernel_without_a_source_is_reported_with_the_reason_never_green(results, capfd):
+    (results / "tests/unit/test_a.py").write_text("def test_a(): pass\n")
+    absent = kernel(name="5.4", source=nowhere, required=False)
+    assert run_suite("unit", "integration", kernels=[absent]) == 0
+    assert capfd.readouterr().out.splitlines()[-3:] == [
+        "unit tests    1 passed, 0 failed, 0 skipped",
+        "Linux 5.4     NOT RUN: no source of Linux 5.4: not packaged; name one with --source PATH",
+        "1 passed, 0 failed, 1 skipped",
+    ]
+
+
+def test_a_kernel_asked_for_must_have_a_source(results, capfd):
+    assert run_suite("integration", kernels=[kernel(name="5.4", source=nowhere)]) == 1
+    assert last_line(capfd) == "0 passed, 1 failed, 0 skipped"
+
+
+def test_other_kernels_prefixes_are_not_compiled_in_a_run_of_all(results, capfd):
+    (results / "tests/patches").mkdir()
+    (results / "tests/patches/test_p.py").write_text(
+        "import pytest\n@pytest.mark.compiles\ndef test_long(): pass\ndef test_short(): pass\n"
+    )
+    assert run_suite("patches", kernels=[kernel(), kernel(name="6.1", whole=False)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[-3] == "Linux 6.12    2 passed, 0 failed, 0 skipped (6.12.7)"
+    assert lines[-2] == "Linux 6.1     1 passed, 0 failed, 0 skipped (6.12.7)"
+
+
+def test_fragments_a_user_adds_come_last():
+    assert tasks._fragments("tcg") == ("guest", "tcg")
+    assert tasks._fragments("tcg", "debug,falcon") == ("guest", "tcg", "debug", "falcon")
