@@ -49,7 +49,7 @@ SIZE_BYTES = 64
 # con delivers less than this share; then any mode has room to show what it can do.
 # A machine on KVM gets all there is.
 TCG_RATE = 30_000.0
-SATURATED = 0.4
+SATURATED = 0.8
 TRIALS = 4
 READY_TIMEOUT_S = 120.0
 WINDOW_TIMEOUT_S = 60.0
