@@ -193,7 +193,7 @@ def _wait_for_pid(cache_home):
 def _alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: gone while it was read
         return False
 
 
