@@ -24,7 +24,7 @@ _FUNCTION = re.compile(r"^[0-9a-f]+ <(\S+)>:$")
 _INSTRUCTION = re.compile(r"^ +([0-9a-f]+):\t(.*)$")
 _RELOCATION = re.compile(r"^\t+[0-9a-f]+: R_\w+\t(.*)$")
 _SECTION = re.compile(r"^Disassembly of section (\S+):$")
-_TARGET = re.compile(r"^(j\w+|call|loop\w*) +([0-9a-f]+) <[^>]*>$")
+_TARGET = re.compile(r"^(j\w+|call|loop\w*) +([0-9a-f]+) <([^>]*)>$")
 _TABLE_ROW = re.compile(r"^[0-9a-f]+ \S+ +([^+\s]+)(?:\+0x([0-9a-f]+))?$")
 # An address that the linker will fill in, and objdump's remark on what it would be now.
 _UNLINKED = re.compile(r"\s+# [0-9a-f]+ <.*$")
@@ -82,8 +82,9 @@ def _parse(lines: Iterable[str]) -> Iterator[Function]:
             last = _instruction(int(match[1], 16), match[2].strip())
             function.code[last.address] = last
         elif last and (match := _RELOCATION.match(line)):
-            last.text = f"{last.text} [{match[1]}]"
-            last.target = None
+            # The linker's to fill in: what objdump took for a target is none.
+            text = last.text if last.target is None else last.mnemonic
+            last.text, last.target = f"{text} [{match[1]}]", None
     if function:
         yield function
 
@@ -91,7 +92,8 @@ def _parse(lines: Iterable[str]) -> Iterator[Function]:
 def _instruction(address: int, text: str) -> Instruction:
     text = _UNLINKED.sub("", text)
     if match := _TARGET.match(text):
-        return Instruction(address, match[1], int(match[2], 16))
+        callee = f" {match[3]}" if match[1] == "call" else ""
+        return Instruction(address, match[1] + callee, int(match[2], 16))
     return Instruction(address, " ".join(text.split()))
 
 

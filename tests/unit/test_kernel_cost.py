@@ -73,6 +73,13 @@ def test_a_loop_ends(compiled):
     assert any(line.startswith("-> ") for line in loop.lines)
 
 
+# Calls that need no linker: the callees are in the same section.
+LOCAL = """\
+__attribute__((noipa)) static int one(int a) { return a * 3; }
+__attribute__((noipa)) static int two(int a) { return a * 5; }
+int rx(int a) { return %s(a) + 1; }
+int other(int a) { return one(a) + two(a); }
+"""
 LINE = 'void warn(const char *, int);\nint rx(int a) { if (a) warn("f", %d); return a; }\n'
 
 
@@ -84,9 +91,14 @@ LINE = 'void warn(const char *, int);\nint rx(int a) { if (a) warn("f", %d); ret
         (PLAIN, HOOKED, False),
         (LINE % 5000, LINE % 5026, True),
         (LINE % 5000, LINE % 4000, False),
+        (LINE % 5, LINE % 7, False),
         (PLAIN, PLAIN.replace("stock(a)", "steer(a)"), False),
+        (LOCAL % "one", LOCAL % "two", False),
     ],
-    ids=["same", "a branch", "a no-op", "a line number", "another number", "another call"],
+    ids=[
+        *("same", "a branch", "a no-op", "a line number", "another number", "a constant"),
+        *("another call", "another call in the file"),
+    ],
 )
 def test_same_but_for_line_numbers(compiled, before, after, same):
     first = rx(compiled(before))
