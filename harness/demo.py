@@ -41,7 +41,7 @@ from harness.workload import udpflow
 from harness.workload.interleave import READY, Job, Window
 from harness.workload.udpflow import Sender, Sent
 
-MODE_NAMES = ("con", "rps-pipe", "falcon")
+MODE_NAMES = ("con", "rps-pipe", "falcon", "falcon+split")
 BASELINE = "con"
 SIZE_BYTES = 64
 # The sender lives on the processors that emulate the machine, so it must not send

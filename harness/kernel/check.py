@@ -29,6 +29,8 @@ from harness.paths import cache_dir
 
 SWITCH = "CONFIG_NET_FALCON"
 _NOT_IN_THE_KERNEL = ("tools/", "samples/", "Documentation/")
+# No object of its own: falcon.c includes it, in a kernel with KUnit.
+KUNIT_TEST = "net/core/falcon_test.c"
 _WARNING = re.compile(r"^(\S+?):(?:\d+:)*\s+(warning: .*)$")
 
 # FILE_PATH_CHANGES asks of every new file whether MAINTAINERS names it. A series
@@ -167,8 +169,11 @@ class PrefixBuilder:
         build_dir = self._build_dir(prefix)
         make = Kbuild(self.tree.path, build_dir, kbuild.jobs_default())
         kbuild.reset_log(build_dir)
-        extra = [config.fragment("falcon")] if prefix.falcon else []
-        config.configure(make, [*self.fragments, *extra], self.series.absent)
+        extra = ["falcon"] if prefix.falcon else []
+        if prefix.falcon and any(KUNIT_TEST in patch.adds for patch in prefix.stack):
+            extra.append("kunit")
+        fragments = [*self.fragments, *map(config.fragment, extra)]
+        config.configure(make, fragments, self.series.absent)
         return make
 
     def _build_dir(self, prefix: Prefix) -> Path:
@@ -187,7 +192,9 @@ class PrefixBuilder:
         return sorted(
             name.removesuffix(".c") + ".o"
             for name in built
-            if name.endswith(".c") and not name.startswith(_NOT_IN_THE_KERNEL)
+            if name.endswith(".c")
+            and name != KUNIT_TEST
+            and not name.startswith(_NOT_IN_THE_KERNEL)
         )
 
 

@@ -19,6 +19,9 @@ from harness.overlay.cpus import format_cpu_list, parse_cpu_list
 from harness.overlay.netns import Namespace
 
 SYSCTL = Path("/proc/sys/net/core")
+# Columns that say how something is now, and those of them that are words.
+STATE_COLUMNS = ("load", "ifindex", "gro")
+TEXT_COLUMNS = ("gro",)
 Row = TypeVar("Row", "CpuRow", "StageRow")
 
 
@@ -28,7 +31,8 @@ class Settings:
 
     ``cpus`` are the Falcon CPUs; ``load_threshold`` is in percent, at 100 the
     gate never closes; ``load_interval`` is in ms; without ``two_choice`` hashing
-    is static.
+    is static. ``gro_split``: 0 never splits a device, 1 every one whose packets
+    pass a NAPI's GRO, 2 those whose poll overloads a CPU.
     """
 
     on: bool
@@ -36,6 +40,7 @@ class Settings:
     load_threshold: int
     load_interval: int
     two_choice: bool
+    gro_split: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class CpuRow:
     """A CPU of /proc/net/falcon.
 
     ``load`` in percent, None for a CPU that is no Falcon CPU; ``received``
-    packets were steered to it. The others count decisions taken on it.
+    packets came to its queue. The others count decisions taken on it; ``split``
+    are those of ``first`` and ``second`` that were handed over before GRO.
     """
 
     load: int | None = None
@@ -53,26 +59,38 @@ class CpuRow:
     second: int = 0
     gated: int = 0
     held: int = 0
+    split: int = 0
     dropped: int = 0
 
     def __sub__(self, earlier: CpuRow) -> CpuRow:
-        return replace(_difference(self, earlier), load=self.load)
+        return _difference(self, earlier)
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """A device of /proc/net/falcon: decisions on packets about to enter it."""
+    """A device of /proc/net/falcon: decisions on packets about to enter it.
+
+    ``gro``: "split", "joined" or "leaving" (from split to joined); "-" for a
+    device none of whose packets came through a NAPI's GRO.
+    """
 
     ifindex: int = 0
+    gro: str = "-"
     steered: int = 0
     first: int = 0
     second: int = 0
     gated: int = 0
     held: int = 0
+    split: int = 0
     dropped: int = 0
 
     def __sub__(self, earlier: StageRow) -> StageRow:
-        return replace(_difference(self, earlier), ifindex=self.ifindex)
+        return _difference(self, earlier)
+
+    @property
+    def decided(self) -> int:
+        """All packets, wherever they went."""
+        return self.steered + self.gated + self.held
 
 
 @dataclass(frozen=True)
@@ -133,7 +151,14 @@ def require() -> None:
 
 def read_sysctl(name: str) -> str:
     """The text of ``net.core.<name>``."""
-    return (SYSCTL / name).read_text(encoding="ascii").strip()
+    try:
+        return (SYSCTL / name).read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise FalconError(
+            f"the running kernel {os.uname().release} has no net.core.{name}",
+            "its patches are not those of this harness",
+            "boot one with the present series: ./inv boot",
+        ) from None
 
 
 def write_sysctl(name: str, value: object) -> None:
@@ -149,6 +174,7 @@ def settings() -> Settings:
         load_threshold=int(read_sysctl("falcon_load_threshold")),
         load_interval=int(read_sysctl("falcon_load_interval")),
         two_choice=read_sysctl("falcon_two_choice") == "1",
+        gro_split=int(read_sysctl("falcon_gro_split")),
     )
 
 
@@ -159,6 +185,7 @@ def apply(wanted: Settings) -> None:
         "falcon_load_threshold": wanted.load_threshold,
         "falcon_load_interval": wanted.load_interval,
         "falcon_two_choice": int(wanted.two_choice),
+        "falcon_gro_split": wanted.gro_split,
         "falcon": int(wanted.on),
     }
     for name, value in values.items():
@@ -213,14 +240,18 @@ def _row(kind: type[Row], columns: dict[str, str]) -> Row:
     if "in" in columns:
         columns["received"] = columns.pop("in")
     known = {f.name for f in fields(kind)} & set(columns)
-    values: dict[str, Any] = {
-        name: None if columns[name] == "-" else int(columns[name]) for name in known
-    }
-    return kind(**values)
+    return kind(**{name: _value(name, columns[name]) for name in known})
+
+
+def _value(column: str, text: str) -> Any:
+    if column in TEXT_COLUMNS:
+        return text
+    return None if text == "-" else int(text)
 
 
 def _difference(later: Row, earlier: Row) -> Row:
-    counted = [f.name for f in fields(later) if f.name not in ("load", "ifindex")]
+    """``later`` with its counters, and nothing else, counted from ``earlier``."""
+    counted = [f.name for f in fields(later) if f.name not in STATE_COLUMNS]
     return replace(
         later, **{name: getattr(later, name) - getattr(earlier, name) for name in counted}
     )

@@ -33,12 +33,18 @@ def _nic_only(cpus: CpuPlan) -> CpuSets:
     return cpus.stages, (), ()
 
 
+def _none(_cpus: CpuPlan) -> CpuSets:
+    return (), (), ()
+
+
 @dataclass(frozen=True)
 class Mode:
     """``rps``: the CPUs RPS may use after NIC, VXLAN and veth, from a `CpuPlan`.
 
     ``overlay``: traffic goes between containers, not between the hosts.
-    ``falcon``: Falcon is on; with ``two_choice`` it may move from its first choice.
+    ``falcon``: Falcon is on; with ``two_choice`` it may move from its first choice;
+    with ``gro_split`` it splits the NIC before GRO. What GRO makes of the packets
+    goes where RPS would have it, so the NIC has no mask then.
     """
 
     name: str
@@ -47,6 +53,7 @@ class Mode:
     overlay: bool = True
     falcon: bool = False
     two_choice: bool = True
+    gro_split: bool = False
 
 
 MODES = {
@@ -57,6 +64,15 @@ MODES = {
         Mode("rps-pipe", "vanilla overlay, a disjoint RPS mask a device", _disjoint_masks),
         Mode("falcon-static", "Falcon, static hashing", _nic_only, falcon=True, two_choice=False),
         Mode("falcon", "Falcon", _nic_only, falcon=True),
+        Mode("falcon+split", "Falcon, the NIC split", _none, falcon=True, gro_split=True),
+        Mode(
+            "host+split",
+            "no overlay, Falcon, the NIC split",
+            _none,
+            overlay=False,
+            falcon=True,
+            gro_split=True,
+        ),
     )
 }
 
@@ -91,6 +107,7 @@ def applied(mode: Mode, host: Host, cpus: CpuPlan) -> Iterator[None]:
                     load_threshold=before.load_threshold,
                     load_interval=before.load_interval,
                     two_choice=mode.two_choice,
+                    gro_split=int(mode.gro_split),
                 )
             )
         elif falcon.is_present():

@@ -52,6 +52,11 @@ def _enter_new_namespace() -> None:
     _system_call("mount", b"sysfs", b"/sys", b"sysfs", 0, None)
 
 
+def enter(fd: int) -> None:
+    """Put the calling thread into the network namespace that ``fd`` is open on."""
+    _system_call("setns", fd, CLONE_NEWNET)
+
+
 class Namespace:
     """A network namespace, or (`Namespace.current`) the one we are already in.
 

@@ -57,7 +57,10 @@ class Snapshot:
 
     @property
     def dropped(self) -> int:
-        """Packets thrown away by full backlogs, all CPUs together."""
+        """Packets thrown away by full backlogs, all CPUs together.
+
+        Falcon's own queues are not among them; see `falcon.Counters`.
+        """
         return sum(work.dropped for work in self.cpus.values())
 
     def softirq_share(self) -> dict[int, float]:

@@ -21,6 +21,9 @@ BAR_CELLS = 6
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 # Delivering this share of what was sent means that the sender set the pace.
 SENDER_LIMIT = 0.9
+# What is compared with the stock kernel, and what it is called in a sentence.
+SUBJECTS = {"falcon": "Falcon", "falcon+split": "Falcon with the NIC split"}
+STOCK = ("con", "rps-pipe")
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,13 @@ def sentence(windows: Sequence[Window], *, sent_per_second: float = 0) -> str:
     ``sent_per_second``: what the sender really managed, 0 when unknown.
     """
     modes = by_mode(windows)
-    if "falcon" not in modes:
-        seen = f"rps-pipe delivered {_compared(windows, 'rps-pipe', 'con')}"
-    else:
-        others = [name for name in ("con", "rps-pipe") if name in modes]
-        seen = "Falcon delivered " + " and ".join(
-            _compared(windows, "falcon", name) for name in others
-        )
-    return f"{seen}; {_order(windows)}{_pace(windows, sent_per_second)}."
+    seen = [
+        f"{subject} delivered "
+        + " and ".join(_compared(windows, name, other) for other in STOCK if other in modes)
+        for name, subject in SUBJECTS.items()
+        if name in modes
+    ] or [f"rps-pipe delivered {_compared(windows, 'rps-pipe', 'con')}"]
+    return f"{'; '.join([*seen, _order(windows)])}{_pace(windows, sent_per_second)}."
 
 
 def _compared(windows: Sequence[Window], mode: str, baseline: str) -> str:

@@ -21,7 +21,8 @@ from pathlib import Path
 from harness.machine.console import find_splat
 from harness.overlay import falcon, softnet
 from harness.overlay.cpus import CpuPlan
-from harness.overlay.topology import Host, Topology
+from harness.overlay.netns import Namespace
+from harness.overlay.topology import CONTAINER_DEVICE, NIC, VXLAN, Host, Topology
 from harness.workload.udpflow import Endpoint, FlowResult, UdpFlow
 
 PATIENCE_S = 60.0
@@ -60,6 +61,10 @@ class Rig:
     @property
     def server(self) -> Host:
         return self.topology.server
+
+    @property
+    def hosts(self) -> tuple[Host, Host]:
+        return self.topology.client, self.topology.server
 
     def flow(
         self,
@@ -124,6 +129,38 @@ def trace(rig: Rig, flow: UdpFlow) -> Traced:
     raise AssertionError(f"packets were lost {ATTEMPTS} times over, at last: {result}")
 
 
+# ---- TCP ------------------------------------------------------------------------------
+
+
+def assert_tcp_in_order(rig: Rig, send: Callable[[], None], times: int = 1) -> None:
+    """While ``send`` works, no segment comes to the server's container before its turn.
+
+    What is lost is sent late; and after a timeout a connection gets another hash,
+    which makes it another flow. Such a call proves nothing; ``times`` others have to.
+    """
+    proven = 0
+    for _ in range(ATTEMPTS * times):
+        early, excuses = _early_segments(rig), drops_on_the_way(rig) + _timeouts(rig)
+        send()
+        if drops_on_the_way(rig) + _timeouts(rig) == excuses:
+            assert _early_segments(rig) == early
+            proven += 1
+        if proven == times:
+            return
+    raise AssertionError(
+        f"segments were lost, or came too late, all but {proven} of {ATTEMPTS * times} times"
+    )
+
+
+def _early_segments(rig: Rig) -> int:
+    """Segments that came before one that was sent earlier."""
+    return protocol_counter(rig.server.at(0), "netstat", "TcpExt", "TCPOFOQueue")
+
+
+def _timeouts(rig: Rig) -> int:
+    return protocol_counter(rig.topology.client.at(0), "netstat", "TcpExt", "TCPTimeouts")
+
+
 # ---- load ------------------------------------------------------------------------------
 
 
@@ -152,9 +189,10 @@ def switch_on(
     threshold: int = 100,
     interval: int = 20,
     two_choice: bool = False,
+    gro_split: int = 0,
 ) -> None:
     """Falcon on; by default nothing about its choices depends on the load."""
-    falcon.apply(falcon.Settings(True, cpus, threshold, interval, two_choice))
+    falcon.apply(falcon.Settings(True, cpus, threshold, interval, two_choice, gro_split))
 
 
 def random_settings(generator: random.Random, cpus: tuple[int, ...]) -> falcon.Settings:
@@ -165,6 +203,7 @@ def random_settings(generator: random.Random, cpus: tuple[int, ...]) -> falcon.S
         load_threshold=generator.randint(1, 100),
         load_interval=generator.randint(1, 50),
         two_choice=generator.random() < 0.5,
+        gro_split=generator.randint(0, 2),
     )
 
 
@@ -200,6 +239,36 @@ class KernelLog:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def protocol_counter(namespace: Namespace, table: str, protocol: str, name: str) -> int:
+    """A counter of /proc/net/``table`` (snmp, netstat); 0 where the kernel has none."""
+    lines = [line.split() for line in namespace.read_proc_net(table).splitlines()]
+    names, values = (line for line in lines if line[0] == f"{protocol}:")
+    return int(dict(zip(names, values, strict=True)).get(name, 0))
+
+
+def dropped(namespace: Namespace, device: str, ways: tuple[str, ...] = ("rx", "tx")) -> int:
+    """Packets that ``device`` threw away, coming in or going out."""
+    statistics = f"/sys/class/net/{device}/statistics"
+    return sum(int(namespace.read(f"{statistics}/{way}_dropped")) for way in ways)
+
+
+def drops_on_the_way(rig: Rig) -> int:
+    """Packets thrown away anywhere between the two containers, and at the server's sockets."""
+    path = [
+        *((host.at(), device) for host in rig.hosts for device in ("veth0", NIC)),
+        *((host.at(0), CONTAINER_DEVICE) for host in rig.hosts),
+    ]
+    at_devices = sum(dropped(*place) for place in path)
+    # Going out it drops the bridge's own multicast, which nobody is to get.
+    at_devices += sum(dropped(host.at(), VXLAN, ("rx",)) for host in rig.hosts)
+    at_socket = sum(
+        protocol_counter(rig.server.at(0), "netstat", "TcpExt", name)
+        for name in ("TCPBacklogDrop", "TCPRcvQDrop", "RcvPruned", "OfoPruned")
+    )
+    in_queues = softnet.snapshot().dropped + falcon.counters().total("dropped")
+    return at_devices + at_socket + in_queues
 
 
 def active_objects(cache: str) -> int:

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
+import nic
 import pytest
 from rig import PATIENCE_S, Rig, run_intact, switch_on, trace, wait_until
 
 from harness.overlay import falcon
 from harness.overlay.cpus import online_cpus, set_online
+from harness.overlay.topology import NIC
 from harness.workload.udpflow import Receiver, Sender
 
 RATE = 2_000.0
@@ -21,22 +24,27 @@ STEP_PACKETS = 500
 
 @pytest.fixture(autouse=True)
 def all_back() -> Iterator[None]:
-    """Every CPU is online again afterwards."""
-    before = online_cpus()
+    """Every CPU is online again afterwards, and queues are as long as before."""
+    before, queue = online_cpus(), falcon.read_sysctl("netdev_max_backlog")
     yield
+    falcon.write_sysctl("netdev_max_backlog", queue)
     for cpu in set(before) - set(online_cpus()):
         set_online(cpu, True)
 
 
+@pytest.mark.parametrize("split", [False, True], ids=["joined", "split"])
 def test_cpus_offline_and_back_under_traffic(
-    rig: Rig, record_property: Callable[[str, object], None]
+    rig: Rig, split: bool, record_property: Callable[[str, object], None]
 ) -> None:
     """Each Falcon CPU dies in turn; the flow goes on, and loses at most what died with them."""
     source, sink = rig.ends()
-    switch_on(rig.cpus.stages)
+    host = rig.server.at()
+    switch_on(rig.cpus.stages, gro_split=int(split))
     falcon.write_sysctl("netdev_max_backlog", QUEUE)
+    before = falcon.counters(host)
     deaths = 0
     with (
+        nic.polled(host, NIC) if split else nullcontext(),
         Receiver(sink, cpu=rig.cpus.app) as receiver,
         Sender(source.namespace, sink.ip, rate=RATE, cpu=rig.cpus.nic) as sender,
     ):
@@ -50,7 +58,9 @@ def test_cpus_offline_and_back_under_traffic(
         sent = sender.stop()
         receiver.drain(sent.sent)
         came = receiver.stop()
+        change = falcon.counters(host).stage(NIC) - before.stage(NIC)
     record_property("lost", sent.sent - came.received)
+    assert bool(change.split) == split
     assert (came.duplicates, came.corrupted) == (0, 0), came
     assert sent.sent - came.received <= deaths * QUEUE
 

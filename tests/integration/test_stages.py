@@ -34,7 +34,7 @@ def test_stages_run_on_different_cpus(rig: Rig) -> None:
         seen = trace(rig, rig.flow(source_port=20_000 + number))
         for row in (seen.host.stage(NIC), seen.host.stage(VXLAN)):
             assert COUNT <= row.first <= COUNT + STRAY
-            assert row.second == row.gated == row.held == row.dropped == 0
+            assert row.second == row.gated == row.held == row.split == row.dropped == 0
         assert COUNT <= seen.container.stage(CONTAINER_DEVICE).first <= COUNT + STRAY
         steered = seen.cpus_steered_to()
         assert sum(steered.values()) == STAGES
@@ -116,5 +116,5 @@ def test_loopback_is_not_steered(rig: Rig) -> None:
 
 def assert_untouched(change: falcon.Counters) -> None:
     """Falcon took no decision."""
-    for column in ("received", "steered", "gated", "held", "dropped"):
+    for column in ("received", "steered", "gated", "held", "split", "dropped"):
         assert change.total(column) == 0

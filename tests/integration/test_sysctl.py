@@ -19,6 +19,7 @@ NUMBERS = {
     "falcon_load_threshold": (1, 100),
     "falcon_load_interval": (1, 10_000),
     "falcon_two_choice": (0, 1),
+    "falcon_gro_split": (0, 2),
 }
 NO_NUMBERS = (
     "",
@@ -26,6 +27,7 @@ NO_NUMBERS = (
     "x",
     "1x",
     "1 1",
+    "1 2",
     "1.0",
     "0x1",
     "1e0",
@@ -66,6 +68,16 @@ def test_limits_are_taken(name: str) -> None:
         assert falcon.read_sysctl(name) == str(value)
 
 
+@pytest.mark.parametrize("on", [0, 1], ids=["off", "on"])
+def test_every_way_to_split_is_taken(on: int) -> None:
+    """Also while Falcon is off: it counts from the next time it is on."""
+    falcon.write_sysctl("falcon", on)
+    for value in (2, 1, 0, 1, 2):
+        falcon.write_sysctl("falcon_gro_split", value)
+        assert falcon.settings().gro_split == value
+        assert falcon.counters().state["gro_split"] == str(value)
+
+
 @pytest.mark.parametrize("spelling", ["{0}", "{0}-{2}", "{0},{2}", "{2} {0}", " {0}-{1},{1}-{2} "])
 def test_cpu_lists_are_taken(rig: Rig, spelling: str) -> None:
     """Any spelling goes in, the shortest comes out."""
@@ -98,14 +110,16 @@ def test_other_namespaces_do_not_have_them() -> None:
 def test_defaults() -> None:
     """As documented; falcon is off (every test finds it so)."""
     now = falcon.settings()
-    assert (now.on, now.load_threshold, now.load_interval, now.two_choice) == (False, 85, 50, True)
+    assert (now.on, now.load_threshold, now.load_interval) == (False, 85, 50)
+    assert (now.two_choice, now.gro_split) == (True, 0)
 
 
 def test_proc_shows_the_settings(rig: Rig) -> None:
-    falcon.apply(falcon.Settings(True, rig.cpus.stages, 77, 123, False))
+    falcon.apply(falcon.Settings(True, rig.cpus.stages, 77, 123, False, 2))
     state = falcon.counters().state
     assert state["state"] == "on"
-    assert (state["threshold"], state["interval"], state["two_choice"]) == ("77", "123", "0")
+    assert (state["threshold"], state["interval"]) == ("77", "123")
+    assert (state["two_choice"], state["gro_split"]) == ("0", "2")
     assert state["cpus"] == format_cpu_list(rig.cpus.stages)
     assert {c for c, r in falcon.counters().cpus.items() if r.load is not None} == set(
         rig.cpus.stages

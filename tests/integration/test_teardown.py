@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import nic
 import pytest
 from rig import Rig, active_objects, run_intact, switch_on, wait_until
 
+from harness.overlay import falcon
 from harness.overlay.cpus import CpuPlan
 from harness.overlay.netns import Namespace
 from harness.overlay.plan import Plan
@@ -22,16 +24,21 @@ KEPT_SKBS_PER_CPU = 128
 
 
 @contextmanager
-def doomed_traffic(cpus: CpuPlan) -> Iterator[Rig]:
-    """A rig of its own with a flow under way."""
+def doomed_traffic(cpus: CpuPlan, *, split: bool = False) -> Iterator[Rig]:
+    """A rig of its own with a flow under way, which may have its NIC split."""
     with one_machine(Plan()) as topology:
         rig = Rig(topology, cpus)
         source, sink = rig.ends()
+        host = rig.server.at()
+        if split:
+            nic.give_napi(host, NIC)
         with (
             Receiver(sink) as receiver,
             Sender(source.namespace, sink.ip, rate=RATE, cpu=cpus.nic),
         ):
             wait_until(lambda: receiver.report().received > 0, "packets arrive")
+            if split:
+                wait_until(lambda: falcon.counters(host).stage(NIC).split > 0, "the NIC is split")
             yield rig
 
 
@@ -46,12 +53,18 @@ DOOMS: dict[str, Callable[[Rig], None]] = {
 }
 
 
-@pytest.mark.parametrize("doom", DOOMS)
-def test_removal_under_traffic(rig: Rig, cpus: CpuPlan, doom: str) -> None:
+# What the packets that a split NIC hands over belong to, or go to next.
+SPLIT_DOOMS = ("vxlan", "wire", "server", "client")
+CASES = [(doom, False) for doom in DOOMS] + [(doom, True) for doom in SPLIT_DOOMS]
+CASE_IDS = [f"{doom}-split" if split else doom for doom, split in CASES]
+
+
+@pytest.mark.parametrize(("doom", "split"), CASES, ids=CASE_IDS)
+def test_removal_under_traffic(rig: Rig, cpus: CpuPlan, doom: str, split: bool) -> None:
     """What is removed is gone, and other flows are none the worse."""
-    switch_on(cpus.stages)
+    switch_on(cpus.stages, gro_split=int(split))
     for _ in range(ROUNDS):
-        with doomed_traffic(cpus) as doomed:
+        with doomed_traffic(cpus, split=split) as doomed:
             DOOMS[doom](doomed)
     wait_for_clean_up()
     run_intact(rig.flow())
@@ -59,13 +72,13 @@ def test_removal_under_traffic(rig: Rig, cpus: CpuPlan, doom: str) -> None:
 
 def test_nothing_leaks(rig: Rig, cpus: CpuPlan) -> None:
     """Namespaces and packets are as many as before."""
-    switch_on(cpus.stages)
+    switch_on(cpus.stages, gro_split=1)
     run_intact(rig.flow())
     wait_for_clean_up()
     namespaces, packets = active_objects("net_namespace"), active_objects("skbuff_head_cache")
-    for doom in DOOMS.values():
-        with doomed_traffic(cpus) as doomed:
-            doom(doomed)
+    for doom, split in CASES:
+        with doomed_traffic(cpus, split=split) as doomed:
+            DOOMS[doom](doomed)
     wait_for_clean_up()
     wait_until(
         lambda: active_objects("net_namespace") <= namespaces, "all new namespaces are freed"

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 from rich.table import Table
 
+from harness.demo import MODE_NAMES
 from harness.report.interleaved import BAR_CELLS, bar, rate_table, ratios, sentence, share_table
 from harness.workload.interleave import Window
 
@@ -40,6 +43,29 @@ def test_gain_is_told_with_its_spread() -> None:
         "as many packets as rps-pipe (1.25 to 1.42 by round); no packet came out of order in any "
         "mode."
     )
+
+
+def test_split_nic_is_told_beside_falcon() -> None:
+    rows = windows([100, 100], [120, 120], [150, 170])
+    rows += [window("falcon+split", turn, rate) for turn, rate in enumerate([200, 240])]
+    assert sentence(rows) == (
+        "Falcon delivered 1.60 times as many packets as con (1.50 to 1.70 by round) and 1.33 times "
+        "as many packets as rps-pipe (1.25 to 1.42 by round); Falcon with the NIC split delivered "
+        "2.20 times as many packets as con (2.00 to 2.40 by round) and 1.83 times as many packets "
+        "as rps-pipe (1.67 to 2.00 by round); no packet came out of order in any mode."
+    )
+    alone = sentence([row for row in rows if row.mode != "falcon"])
+    assert alone.startswith("Falcon with the NIC split delivered 2.20 times")
+
+
+def test_all_modes_of_the_demo_fit_into_80_columns() -> None:
+    rows = [window(mode, turn, 123_456) for mode in MODE_NAMES for turn in (0, 1)]
+    six_cpus = [replace(row, softirq_share=dict.fromkeys(range(6), 1 / 6)) for row in rows]
+    roles = dict.fromkeys(range(5), "stage") | {5: "receiver"}
+    for table in (rate_table(rows, "con"), share_table(six_cpus, roles)):
+        shown = text_of(table)
+        assert all(f" {mode} " in shown for mode in MODE_NAMES)
+        assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_loss_is_told_as_loss() -> None:
