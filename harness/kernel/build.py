@@ -29,6 +29,8 @@ from harness.paths import cache_dir
 IMAGE = "arch/x86/boot/bzImage"
 # Part of every image's key: raise it when the recipe below changes its result.
 RECIPE = "1"
+# In the names of what is built from the source as it is.
+VANILLA = "vanilla"
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,11 @@ class Plan:
         return self._digest()
 
     def has_changed(self) -> bool:
-        """Whether somebody has edited the inputs since the key was taken."""
-        return self._digest() != self.key
+        """Whether somebody has edited, or removed, the inputs since the key was taken."""
+        try:
+            return self._digest() != self.key
+        except FileNotFoundError:
+            return True
 
     def _digest(self) -> str:
         return cache.digest(
@@ -78,8 +83,15 @@ class Plan:
     @property
     def name(self) -> str:
         """The build directory's name: the same through all changes of patches and fragments."""
-        parts = "+".join(path.stem for path in self.fragments)
-        return f"{self.source.key}-{parts}"
+        parts = [path.stem for path in self.fragments]
+        return f"{self.source.key}-{'+'.join(parts if self.patches else [*parts, VANILLA])}"
+
+    def tree(self) -> patches.WorkTree:
+        """Where the source lies for make: unpatched it has a tree of its own, as ``name`` has.
+
+        In a shared one each of the two builds would put back the other's headers.
+        """
+        return patches.WorkTree(self.source, "build" if self.patches else VANILLA)
 
 
 def build(
@@ -88,27 +100,37 @@ def build(
     source: Source,
     fragments: Iterable[str] = ("guest",),
     falcon: bool = True,
+    patched: bool = True,
     jobs: int | None = None,
 ) -> Image:
     """The image of ``series`` on ``source``, from the cache if it was built before.
 
-    ``falcon`` False leaves CONFIG_NET_FALCON off in the patched tree. Raises
-    ``FalconError`` when a patch, an option or a file's compilation fails.
+    ``falcon`` False leaves CONFIG_NET_FALCON off in the patched tree; ``patched``
+    False builds the source as it is. Raises ``FalconError`` when a patch, an
+    option or a file's compilation fails.
     """
-    plan = make_plan(series, source, fragments, falcon)
+    plan = make_plan(series, source, fragments, falcon, patched=patched)
     found = cached(plan)
     if found:
         return found
-    tree = patches.WorkTree(source)
+    tree = plan.tree()
     with cache.lock(tree.lock):
         return cached(plan) or _build(plan, tree, jobs or kbuild.jobs_default())
 
 
-def make_plan(series: Series, source: Source, fragments: Iterable[str], falcon: bool) -> Plan:
+def make_plan(
+    series: Series,
+    source: Source,
+    fragments: Iterable[str],
+    falcon: bool,
+    *,
+    patched: bool = True,
+) -> Plan:
     """The plan for these choices; ``falcon`` adds the fragment that switches it on."""
+    falcon = falcon and patched
     names = [*fragments, *(["falcon"] if falcon else [])]
     paths = tuple(config.fragment(name) for name in names)
-    return Plan(series, source, patches.load(series), paths, falcon)
+    return Plan(series, source, patches.load(series) if patched else (), paths, falcon)
 
 
 def cached(plan: Plan) -> Image | None:

@@ -115,6 +115,22 @@ def test_without_falcon_the_option_is_off(lab):
     assert image.release == "6.12.7"
 
 
+def test_unpatched_is_the_source_as_it_is(lab):
+    image = build_lab(lab, patched=False)
+    facts = json.loads(image.metadata.read_text())
+    assert (image.release, facts["patches"], image.falcon) == ("6.12.7", {}, False)
+    assert image.key != build_lab(lab, falcon=False).key
+
+
+def test_unpatched_and_patched_do_not_recompile_each_other(lab, cache_home):
+    """Neither the objects, nor by touching the sources that the other is made of."""
+    build_lab(lab, falcon=False)
+    sources = {path: path.stat().st_mtime_ns for path in cache_home.glob("trees/*-build/**/*.c")}
+    build_lab(lab, patched=False)
+    assert len(list((cache_home / "builds").iterdir())) == 2
+    assert sources == {path: path.stat().st_mtime_ns for path in sources}
+
+
 def test_a_changed_patch_compiles_only_what_it_touches(lab):
     build_lab(lab)
     assert sorted(compiled(lab)) == ["init/main.o", "net/core/dev.o", "net/core/falcon.o"]
