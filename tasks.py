@@ -83,12 +83,16 @@ def _source(kernel, source, git, rev):
     return chosen, sources.get(chosen, path=_path(source), git=_path(git), rev=rev)
 
 
-def _fragments(accel, more=None):
-    """Fragments for a virtual machine, which needs more of them if emulated, and ``more``."""
+def _fragments(accel, more=None, falcon=True):
+    """Fragments for a virtual machine, which needs more of them if emulated, and ``more``.
+
+    Falcon's KUnit tests come along unless there are ``more``, which change enough.
+    """
     from harness.machine.accel import choose
 
     emulated = accel == "tcg" or choose(accel) == "tcg"
-    return ("guest", *(["tcg"] if emulated else []), *(more.split(",") if more else []))
+    others = more.split(",") if more else ["kunit"] if falcon else []
+    return ("guest", *(["tcg"] if emulated else []), *others)
 
 
 def _image(kernel, source, git, rev, accel, add_config=None, **build_options):
@@ -96,7 +100,8 @@ def _image(kernel, source, git, rev, accel, add_config=None, **build_options):
     from harness.kernel.build import build
 
     chosen, tree = _source(kernel, source, git, rev)
-    return build(chosen, source=tree, fragments=_fragments(accel, add_config), **build_options)
+    fragments = _fragments(accel, add_config, build_options.get("falcon", True))
+    return build(chosen, source=tree, fragments=fragments, **build_options)
 
 
 def _remainder():
@@ -160,7 +165,7 @@ def build_kernel(
     from harness.kernel.build import build
 
     chosen, tree = _source(kernel, source, git, rev)
-    fragments = tuple(config.split(",")) if config else _fragments(accel)
+    fragments = tuple(config.split(",")) if config else _fragments(accel, falcon=falcon)
     image = build(chosen, source=tree, fragments=fragments, falcon=falcon, jobs=jobs or None)
     note(f"Linux {image.release}; how it was built is in {image.metadata}; to repeat it:")
     note(f"  {json.loads(image.metadata.read_text())['command']}")
@@ -224,7 +229,7 @@ def check_cost(_c, kernel=DEFAULT, source=None, git=None, rev=None):
 
     Instructions of the fast path's functions in the unpatched kernel and in the
     patched one with Falcon built in and off. Status 1 if CONFIG_NET_FALCON=n
-    changes any function of their files.
+    changes any function of their files, or off costs more than no-ops.
     """
     from harness.kernel import cost
     from harness.report import costs
@@ -234,7 +239,7 @@ def check_cost(_c, kernel=DEFAULT, source=None, git=None, rev=None):
     out.print(costs.table(report, tree.version))
     for line in costs.summary(report):
         out.print(line, markup=False)
-    return 1 if report.changed else 0
+    return 1 if report.changed or report.dearer else 0
 
 
 @task
@@ -342,6 +347,83 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
 
     image = _image(kernel, source, git, rev, accel)
     demos.demo(demos.DemoConfig(image.bzimage, smp=smp, mem_mib=mem, accel=accel))
+
+
+@task
+@options(
+    interval="Seconds between two measurements; default: 1.",
+    once="Measure once, print it, and end.",
+    json="Print a line of JSON for each measurement.",
+    count="End after so many measurements; default: 0, go on until interrupted.",
+)
+def top(_c, interval=1.0, once=False, json=False, count=0):
+    """Show what Falcon does on this patched host, live: its CPUs and its stages.
+
+    Counts packets a second, of all network namespaces that it may look into (as
+    root: all). Ctrl-C ends it. Into a file or a pipe it prints one measurement
+    after the other.
+    """
+    from harness import top as tops
+
+    count = 1 if once else count
+    tops.run(tops.TopConfig(interval, count, plain=once, as_json=json))
+
+
+@task
+@options(
+    only="Run these alone, by commas, e.g. gro,veth,forwarding/router; default: all there are.",
+    smp="CPUs of the virtual machines; default: 4.",
+)
+def selftests(
+    _c, kernel=DEFAULT, source=None, git=None, rev=None, smp=4, mem=2048, accel="auto", only=None
+):
+    """Run the kernel's own network selftests: stock kernel, Falcon off, and on.
+
+    Builds the unpatched and the patched kernel. Status 1 if a test passes on the
+    first and does not on the other. Logs and JSON are in results/.
+    """
+    from harness import selftests as suites
+    from harness.report import selftests as reports
+
+    chosen, tree = _source(kernel, source, git, rev)
+    config = suites.Config(chosen, tree, _fragments(accel, "selftests"), smp, mem, accel)
+    rows = suites.run(config, only.split(",") if only else ())
+    out.print(reports.table(rows, tree.version))
+    for line in reports.summary(rows):
+        out.print(line, markup=False)
+    return 1 if any(row.is_regression for row in rows) else 0
+
+
+@task
+@options(
+    minutes="How long; the epoch under way is finished. Default: 30.",
+    seed="Number that decides every action; default: a new one, which is printed.",
+    smp="CPUs of the virtual machine; default: 4.",
+    mem="Memory of the virtual machine in MiB; default: 4096.",
+)
+def torture(
+    _c,
+    kernel=DEFAULT,
+    minutes=30.0,
+    seed=None,
+    source=None,
+    git=None,
+    rev=None,
+    smp=4,
+    mem=4096,
+    accel="auto",
+):
+    """Change everything at random under traffic on a debug kernel, and account for every packet.
+
+    Ends at the first complaint of the kernel's, or packet, byte or object that is
+    missing, with status 1 and the seed that repeats the actions.
+    """
+    from harness.torture import run
+
+    # Made before an image is built for a quarter of an hour: it refuses bad options.
+    config = run.TortureConfig(float(minutes), run.parse_seed(seed), smp, mem, accel)
+    image = _image(kernel, source, git, rev, accel, "torture")
+    run.torture(config, image.bzimage, image.release)
 
 
 @task

@@ -35,7 +35,7 @@ def table(report: Report, version: str) -> Table:
 
 
 def summary(report: Report) -> Iterator[str]:
-    """What CONFIG_NET_FALCON=n changes: nothing, or which functions."""
+    """What CONFIG_NET_FALCON=n changes, and what =y costs while Falcon is off."""
     if report.changed:
         yield f"CONFIG_NET_FALCON=n changes {len(report.changed)} of {report.compared} functions:"
         yield from (f"  {name}" for name in report.changed)
@@ -44,3 +44,8 @@ def summary(report: Report) -> Iterator[str]:
             f"CONFIG_NET_FALCON=n: all {report.compared} functions of the touched files do the "
             "same, but for line numbers in warnings."
         )
+    if report.dearer:
+        yield "CONFIG_NET_FALCON=y and off costs more than no-ops in:"
+        yield from (f"  {cost.function}: {cost.added:+} instructions" for cost in report.dearer)
+    else:
+        yield "CONFIG_NET_FALCON=y and off: no instruction but the no-ops of the static key."

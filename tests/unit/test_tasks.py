@@ -30,9 +30,8 @@ def inv(*words, cwd=PROJECT, **env):
 
 def test_every_task_is_there():
     kernel_side = "fetch_kernel patch_kernel build_kernel check_patches check_cost refresh_patches"
-    assert sorted(TASKS) == sorted(
-        [*kernel_side.split(), "doctor", "boot", "test", "demo", "clean"]
-    )
+    machines = "doctor boot test demo selftests top torture clean"
+    assert sorted(TASKS) == sorted([*kernel_side.split(), *machines.split()])
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -280,6 +279,7 @@ def test_other_kernels_prefixes_are_not_compiled_in_a_run_of_all(results, capfd)
     assert lines[-2] == "Linux 6.1     1 passed, 0 failed, 0 skipped (6.12.7)"
 
 
-def test_fragments_a_user_adds_come_last():
-    assert tasks._fragments("tcg") == ("guest", "tcg")
+def test_fragments_a_user_adds_come_last_and_kunit_comes_without_them():
+    assert tasks._fragments("tcg") == ("guest", "tcg", "kunit")
+    assert tasks._fragments("tcg", falcon=False) == ("guest", "tcg")
     assert tasks._fragments("tcg", "debug,falcon") == ("guest", "tcg", "debug", "falcon")
