@@ -37,7 +37,10 @@ _WARNING = re.compile(r"^(\S+?):(?:\d+:)*\s+(warning: .*)$")
 # kept outside the kernel has no maintainer there, and a hunk in that ever-changing
 # file would keep the series from applying to other point releases.
 _CHECKPATCH = ["--strict", "--no-summary", "--show-types", "--color=never"]
-_CHECKPATCH += ["--ignore", "FILE_PATH_CHANGES"]
+_IGNORED = ["FILE_PATH_CHANGES"]
+# How every TRACE_EVENT() of the kernel is laid out.
+_TRACE_HEADERS = "include/trace/events/"
+_IGNORED_IN_TRACE_HEADERS = ["PARENTHESIS_ALIGNMENT", "OPEN_ENDED_LINE"]
 
 
 def applies(source: Source, stack: Sequence[Patch]) -> None:
@@ -67,7 +70,10 @@ def checkpatch(source: Source, patch: Patch) -> None:
     """The kernel's own ``checkpatch.pl --strict`` has nothing to say."""
     tools.require("perl")
     script = source.tree / "scripts/checkpatch.pl"
-    done = capture([script, *_CHECKPATCH, patch.path.resolve()], cwd=source.tree)
+    traces = any(name.startswith(_TRACE_HEADERS) for name in patch.touches)
+    ignored = ",".join([*_IGNORED, *(_IGNORED_IN_TRACE_HEADERS if traces else [])])
+    command = [script, *_CHECKPATCH, "--ignore", ignored, patch.path.resolve()]
+    done = capture(command, cwd=source.tree)
     complaints = re.findall(r"^(?:ERROR|WARNING|CHECK):.*", done.stdout, re.MULTILINE)
     if complaints or done.returncode:
         note(done.stdout.strip())
