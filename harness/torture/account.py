@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from harness.overlay import falcon
+from harness.overlay import falcon, snmp
 from harness.overlay.netns import Namespace
 from harness.overlay.plan import CLIENT, SERVER
 from harness.overlay.topology import CONTAINER_DEVICE, NIC, VXLAN, Host, Topology
@@ -253,25 +253,9 @@ def _read_here(falcon_dropped: dict[str, int]) -> Place:
 
 def stack_drops(texts: dict[str, str]) -> int:
     """The sum of what /proc/net/snmp and snmp6 (``texts`` by file) say was thrown away."""
-    counters = {"snmp": _snmp, "snmp6": _snmp6}
     total = 0
     for file, text in texts.items():
-        found = counters[file](text)
+        found = snmp.parse(text)
         for protocol, names in STACK_DROPS[file].items():
             total += sum(found.get(protocol + name, 0) for name in names)
     return total
-
-
-def _snmp(text: str) -> dict[str, int]:
-    """Pairs of lines: "Ip: InReceives ..." and "Ip: 12 ..."."""
-    lines = [line.split() for line in text.splitlines()]
-    return {
-        head[0].rstrip(":") + name: int(value)
-        for head, row in zip(lines[::2], lines[1::2], strict=True)
-        for name, value in zip(head[1:], row[1:], strict=True)
-    }
-
-
-def _snmp6(text: str) -> dict[str, int]:
-    """Lines of a name and a value."""
-    return {name: int(value) for name, value in (line.split() for line in text.splitlines())}

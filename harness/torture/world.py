@@ -17,12 +17,12 @@ from typing import Self
 
 from harness.errors import FalconError
 from harness.overlay import cpus as cpu_control
-from harness.overlay import falcon
+from harness.overlay import falcon, receiving
 from harness.overlay.cpus import format_cpu_mask
 from harness.overlay.netns import Namespace
 from harness.overlay.plan import SERVER, VXLAN_PORT, Plan
 from harness.overlay.topology import BRIDGE, CONTAINER_DEVICE, NIC, VXLAN, Topology, one_machine
-from harness.torture import account, knobs
+from harness.torture import account
 from harness.torture.actions import PLANS, Port, SetCore
 from harness.workload.udpflow import Endpoint, Received, Receiver, Sender
 
@@ -183,12 +183,12 @@ class World:
         """``mode``: "none", "generic" or "native", never two at once."""
         namespace, now = self.namespace(port), self.xdp.get(port, "none")
         if now not in ("none", mode):
-            knobs.set_xdp(namespace, port.device, now, on=False)
+            receiving.set_xdp(namespace, port.device, now, on=False)
             self.xdp[port] = "none"
         if self._is_below_a_program(port):
             return
         if mode not in ("none", now):
-            knobs.set_xdp(namespace, port.device, mode, on=True)
+            receiving.set_xdp(namespace, port.device, mode, on=True)
         self.xdp[port] = mode
 
     def _is_below_a_program(self, port: Port) -> bool:
@@ -200,8 +200,8 @@ class World:
         """Veth's NAPI gets only what comes without TSO; a program in the driver sees to that."""
         if port.is_veth and self.xdp.get(port) != "native":
             namespace, device = self.sender_of(port)
-            knobs.set_tso(namespace, device, not on)
-        knobs.set_gro(self.namespace(port), port.device, on)
+            receiving.set_offload(namespace, device, "tso", not on)
+        receiving.set_offload(self.namespace(port), port.device, "gro", on)
         self.gro[port] = on
 
     def with_napi(self, topology: str) -> set[tuple[int, int | None, str]]:

@@ -19,17 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.machine.console import find_splat
-from harness.overlay import falcon, softnet
+from harness.overlay import falcon, snmp, softnet
 from harness.overlay.cpus import CpuPlan
 from harness.overlay.netns import Namespace
 from harness.overlay.topology import CONTAINER_DEVICE, NIC, VXLAN, Host, Topology
-from harness.workload.udpflow import Endpoint, FlowResult, UdpFlow
+from harness.workload.udpflow import Endpoint, FlowResult, Receiver, Sender, UdpFlow
 
 PATIENCE_S = 60.0
 POLL_S = 0.1
 ATTEMPTS = 3
 # Enough packets to see where they go; slow enough for an emulated CPU.
 COUNT, RATE = 1000, 2000.0
+# Changes of settings that a burst of load lasts, and the longest pause between two.
+BURST, PAUSE_S = 5, 0.05
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
@@ -207,6 +209,27 @@ def random_settings(generator: random.Random, cpus: tuple[int, ...]) -> falcon.S
     )
 
 
+def assert_order_while_everything_changes(
+    rig: Rig, generator: random.Random, packets: int, rate: float
+) -> None:
+    """CPU set, threshold, interval, two-choice, split and load change until ``packets`` came."""
+    source, sink = rig.ends()
+    deadline = time.monotonic() + 5 * PATIENCE_S
+    with (
+        Receiver(sink, cpu=rig.cpus.app) as receiver,
+        Sender(source.namespace, sink.ip, rate=rate, cpu=rig.cpus.nic),
+    ):
+        while receiver.report().received < packets and time.monotonic() < deadline:
+            busy = generator.sample(rig.cpus.stages, generator.randint(0, 2))
+            with burning(tuple(busy)):
+                for _ in range(BURST):
+                    falcon.apply(random_settings(generator, rig.cpus.stages))
+                    time.sleep(generator.uniform(0, PAUSE_S))
+        came = receiver.stop()
+    assert came.received >= packets
+    assert (came.out_of_order, came.duplicates, came.corrupted) == (0, 0, 0), came
+
+
 # ---- what the kernel keeps and says ----------------------------------------------------------
 
 
@@ -243,9 +266,7 @@ class KernelLog:
 
 def protocol_counter(namespace: Namespace, table: str, protocol: str, name: str) -> int:
     """A counter of /proc/net/``table`` (snmp, netstat); 0 where the kernel has none."""
-    lines = [line.split() for line in namespace.read_proc_net(table).splitlines()]
-    names, values = (line for line in lines if line[0] == f"{protocol}:")
-    return int(dict(zip(names, values, strict=True)).get(name, 0))
+    return snmp.parse(namespace.read_proc_net(table)).get(protocol + name, 0)
 
 
 def dropped(namespace: Namespace, device: str, ways: tuple[str, ...] = ("rx", "tx")) -> int:

@@ -9,7 +9,13 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from rig import PATIENCE_S, Rig, assert_tcp_in_order, burning, random_settings, switch_on
+from rig import (
+    PATIENCE_S,
+    Rig,
+    assert_order_while_everything_changes,
+    assert_tcp_in_order,
+    switch_on,
+)
 
 from harness.overlay import falcon
 from harness.workload.udpflow import Receiver, Sender
@@ -18,9 +24,6 @@ PACKETS = 100_000
 SEED = 20210426
 RATE = 8_000.0
 DEADLINE_S = 5 * PATIENCE_S
-# Changes a burst of load lasts, and the longest pause between two changes.
-BURST = 5
-PAUSE_S = 0.05
 SWITCHES = 100
 SWITCH_RATE = 3_000.0
 SWITCH_PAUSE_S = 0.02
@@ -32,24 +35,9 @@ TCP_PORT = 7002
 
 def test_order_while_settings_and_load_change(rig: Rig) -> None:
     """CPU set, threshold, interval, two-choice and load change all the time."""
-    generator = random.Random(SEED)
-    source, sink = rig.ends()
     switch_on(rig.cpus.stages)
     before = falcon.counters()
-    deadline = time.monotonic() + DEADLINE_S
-    with (
-        Receiver(sink, cpu=rig.cpus.app) as receiver,
-        Sender(source.namespace, sink.ip, rate=RATE, cpu=rig.cpus.nic),
-    ):
-        while receiver.report().received < PACKETS and time.monotonic() < deadline:
-            busy = generator.sample(rig.cpus.stages, generator.randint(0, 2))
-            with burning(tuple(busy)):
-                for _ in range(BURST):
-                    falcon.apply(random_settings(generator, rig.cpus.stages))
-                    time.sleep(generator.uniform(0, PAUSE_S))
-        came = receiver.stop()
-    assert came.received >= PACKETS
-    assert (came.out_of_order, came.duplicates, came.corrupted) == (0, 0, 0), came
+    assert_order_while_everything_changes(rig, random.Random(SEED), PACKETS, RATE)
     # It was no walk in the park: flows wanted to move and were held, or moved.
     change = falcon.counters() - before
     assert change.total("first") and change.total("second") and change.total("gated")

@@ -26,9 +26,9 @@ from rig import (
     PATIENCE_S,
     Rig,
     Traced,
+    assert_order_while_everything_changes,
     assert_tcp_in_order,
     burning,
-    random_settings,
     run_intact,
     switch_on,
     trace,
@@ -49,8 +49,6 @@ FLOWS = 32
 SEED = 20210427
 PACKETS = 60_000
 RATE = 6_000.0
-DEADLINE_S = 5 * PATIENCE_S
-PAUSE_S = 0.05
 
 SWITCHES = 60
 SWITCH_RATE = 3_000.0
@@ -168,24 +166,9 @@ def test_closed_gate_joins(rig: Rig) -> None:
 
 def test_order_while_everything_changes(rig: Rig) -> None:
     """All settings and the load change all the time, on a NIC that can be split."""
-    generator = random.Random(SEED)
-    source, sink = rig.ends()
     switch_on_split(rig)
     before = split_so_far(rig)
-    deadline = time.monotonic() + DEADLINE_S
-    with (
-        Receiver(sink, cpu=rig.cpus.app) as receiver,
-        Sender(source.namespace, sink.ip, rate=RATE, cpu=rig.cpus.nic),
-    ):
-        while receiver.report().received < PACKETS and time.monotonic() < deadline:
-            busy = generator.sample(rig.cpus.stages, generator.randint(0, 2))
-            with burning(tuple(busy)):
-                for _ in range(5):
-                    falcon.apply(random_settings(generator, rig.cpus.stages))
-                    time.sleep(generator.uniform(0, PAUSE_S))
-        came = receiver.stop()
-    assert came.received >= PACKETS
-    assert (came.out_of_order, came.duplicates, came.corrupted) == (0, 0, 0), came
+    assert_order_while_everything_changes(rig, random.Random(SEED), PACKETS, RATE)
     assert split_so_far(rig) > before
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from harness.errors import FalconError
-from harness.overlay import falcon
+from harness.overlay import falcon, receiving
 from harness.overlay.netns import Namespace
 from harness.overlay.plan import SERVER, Plan
 from harness.overlay.topology import NIC, VXLAN, one_machine
-from harness.torture import account, knobs
+from harness.torture import account
 from harness.torture.account import Drops
 from harness.torture.actions import DOOMS, SMALL, Port, Recast, ports
 from harness.torture.world import Overlay, World
@@ -32,7 +32,7 @@ def able() -> None:
         pytest.skip("making network namespaces needs root")
     try:
         Namespace("probe").close()
-        knobs.pass_all()
+        receiving.pass_all()
     except FalconError as error:
         pytest.skip(str(error))
 
