@@ -68,7 +68,7 @@ class Window:
 
     ``number`` counts windows, ``round`` the turns, TRIAL for none. ``delivered`` packets reached
     the receiving program. ``softirq_share``: each CPU's part of the softirq
-    time. ``backlog_drops``: packets that a full per-CPU queue threw away.
+    time.
     """
 
     number: int
@@ -79,7 +79,6 @@ class Window:
     out_of_order: int
     duplicates: int
     corrupted: int
-    backlog_drops: int
     softirq_share: dict[int, float]
 
     @property
@@ -135,7 +134,6 @@ def _window(number: int, turn: int, mode: str, receiver: Receiver, seconds: floa
         out_of_order=came.out_of_order,
         duplicates=came.duplicates,
         corrupted=came.corrupted,
-        backlog_drops=work.dropped,
         softirq_share=work.softirq_share(),
     )
 

@@ -97,7 +97,7 @@ def test_only_emulated_cpus_spin(accel: str, spins: bool) -> None:
 
 def test_windows_are_read_as_the_guest_prints_them() -> None:
     windows = [
-        Window(number, mode, number // 2, 1.0, 100, 0, 0, 0, 0, {0: 1.0})
+        Window(number, mode, number // 2, 1.0, 100, 0, 0, 0, {0: 1.0})
         for number, mode in enumerate(("con", "rps-pipe", "rps-pipe", "con"))
     ]
     guest = FakeGuest("\n".join([READY, *(window.to_json() for window in windows)]))
@@ -155,7 +155,7 @@ def test_the_sender_doubles_its_rate_until_con_cannot_follow(
         delivered = min(rate, capacity)
         turn = -1 if number < demo.TRIALS else (number - demo.TRIALS) // 2
         mode = "con" if number < demo.TRIALS or number % 2 else "rps-pipe"
-        lines.append(Window(number, mode, turn, 1.0, delivered, 0, 0, 0, 0, {0: 1.0}).to_json())
+        lines.append(Window(number, mode, turn, 1.0, delivered, 0, 0, 0, {0: 1.0}).to_json())
     machine = FakeMachine({}, FakeGuest("\n".join([READY, *lines])))
     job = replace(JOB, rate=rates[0], trials=demo.TRIALS)
     windows, sent = demo._measure(machine, FakeClient(), job)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from harness.workload.interleave import Window
 
 def window(mode: str, turn: int, rate: int, out_of_order: int = 0) -> Window:
     share = {0: 0.5, 1: 0.5, 2: 0.0}
-    return Window(0, mode, turn, 1.0, rate, out_of_order, 0, 0, 0, share)
+    return Window(0, mode, turn, 1.0, rate, out_of_order, 0, 0, share)
 
 
 def windows(con: list[int], pipe: list[int], falcon: list[int], late: int = 0) -> list[Window]:

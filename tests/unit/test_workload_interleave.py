@@ -23,6 +23,6 @@ def test_job_survives_the_way_into_the_guest() -> None:
 
 
 def test_window_survives_the_way_back() -> None:
-    window = Window(3, "con", 1, 2.0, 5000, 1, 2, 3, 4, {0: 0.25, 5: 0.75})
+    window = Window(3, "con", 1, 2.0, 5000, 1, 2, 3, {0: 0.25, 5: 0.75})
     assert Window.from_json(window.to_json()) == window
     assert window.packets_per_second == 2500
