@@ -280,8 +280,9 @@ def refresh_patches(
 @task
 @options(
     kernel="One kernel line, with every prefix of its series compiled; default: all.",
-    only="Run one suite: unit, patches or integration.",
-    k="Run the tests whose names match this expression (pytest's -k).",
+    only="Run one suite: unit, patches, integration or torture.",
+    k="Run the tests whose names match this expression (pytest's -k); no torture then.",
+    torture_minutes="How long to torture a kernel; default: 5.",
 )
 def test(
     _c,
@@ -295,8 +296,11 @@ def test(
     add_config=None,
     only=None,
     k=None,
+    torture_minutes=5.0,
 ):
     """Run every test: unit tests, and for each kernel patch checks and its virtual machine.
+
+    The default kernel, or the one that is named, is tortured, too.
 
     Ends with one line, "N passed, N failed, N skipped", and before it a line for
     each kernel; JUnit XML is in results/. Without --kernel a kernel whose source
@@ -304,20 +308,31 @@ def test(
     """
     from harness import suite
     from harness.kernel import series
+    from harness.torture import run
 
     if only and only not in suite.SUITES:
         raise FalconError(f"there is no test suite {only}", f"there are {', '.join(suite.SUITES)}")
+    ordeal = run.TortureConfig(float(torture_minutes), run.parse_seed(None), accel=accel)
     named = kernel or (DEFAULT if source or git or rev else None)
     kernels = [
         _kernel_under_test(
-            name, source, git, rev, accel, add_config, smp=smp, mem=mem, alone=bool(named)
+            name,
+            source,
+            git,
+            rev,
+            accel,
+            add_config,
+            smp=smp,
+            mem=mem,
+            ordeal=ordeal,
+            alone=bool(named),
         )
         for name in ([named] if named else series.names())
     ]
     return suite.run([only] if only else suite.SUITES, kernels, keyword=k)
 
 
-def _kernel_under_test(name, source, git, rev, accel, add_config, *, smp, mem, alone):
+def _kernel_under_test(name, source, git, rev, accel, add_config, *, smp, mem, ordeal, alone):
     """One of several kernels is tested less thoroughly, unless it is the default one."""
     from harness import suite
     from harness.machine.qemu import QemuMachine
@@ -333,6 +348,7 @@ def _kernel_under_test(name, source, git, rev, accel, add_config, *, smp, mem, a
         name,
         source=lambda: _source(name, source, git, rev)[1],
         machine=machine,
+        torture=lambda: _torture(name, source, git, rev, ordeal),
         patch_options=(f"--kernel={name}", *(f"{k}={v}" for k, v in place.items() if v)),
         whole=alone or name == DEFAULT,
         required=alone or name == DEFAULT,
@@ -422,7 +438,14 @@ def torture(
 
     # Made before an image is built for a quarter of an hour: it refuses bad options.
     config = run.TortureConfig(float(minutes), run.parse_seed(seed), smp, mem, accel)
-    image = _image(kernel, source, git, rev, accel, "torture")
+    _torture(kernel, source, git, rev, config)
+
+
+def _torture(kernel, source, git, rev, config):
+    """Build the debug kernel and do as ``config`` says."""
+    from harness.torture import run
+
+    image = _image(kernel, source, git, rev, config.accel, "torture")
     run.torture(config, image.bzimage, image.release)
 
 

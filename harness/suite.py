@@ -11,7 +11,8 @@ for each kernel, and one that sums all up::
     570 passed, 0 failed, 1 skipped
 
 ``unit`` and ``patches`` run here; ``integration`` runs in a virtual machine on
-the patched kernel. A kernel whose source is nowhere to be had counts as skipped.
+the patched kernel, and ``torture``, counted as one test, in one on a debug kernel.
+A kernel whose source is nowhere to be had counts as skipped.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from harness.kernel.source import Source
 from harness.machine.qemu import QemuMachine
 from harness.paths import PROJECT, RESULTS, TESTS
 
-SUITES = ("unit", "patches", "integration")
+SUITES = ("unit", "patches", "integration", "torture")
 # pytest's own: tests failed, and no test was selected.
 _ALL_PASSED, _NONE_SELECTED = 0, 5
 
@@ -57,14 +58,16 @@ class Kernel:
     """A kernel line to test.
 
     ``source`` finds its source, ``machine`` builds the image and boots it; both
-    are called only when their turn comes. ``patch_options`` tell the patch
-    checks which series and source. ``whole`` compiles every prefix of the
-    series, too. ``required``: without a source the run fails.
+    are called only when their turn comes, and so is ``torture``, which raises
+    `FalconError` when the kernel does not stand it. ``patch_options`` tell the
+    patch checks which series and source. ``whole`` compiles every prefix of the
+    series and tortures, too. ``required``: without a source the run fails.
     """
 
     name: str
     source: Callable[[], Source]
     machine: Callable[[], tuple[Image, QemuMachine]]
+    torture: Callable[[], object]
     patch_options: tuple[str, ...] = ()
     whole: bool = True
     required: bool = True
@@ -113,7 +116,14 @@ def _kernel(kernel: Kernel, suites: Sequence[str], keyword: str | None) -> tuple
             f"integration tests, Linux {kernel.name}",
             lambda: _in_machine(kernel, f"integration-{kernel.name}", keyword),
         )
+    if "torture" in suites and kernel.whole and keyword is None:
+        tally += _guarded(f"torture, Linux {kernel.name}", lambda: _torture(kernel))
     return tally, f"{tally} ({version})"
+
+
+def _torture(kernel: Kernel) -> Tally:
+    kernel.torture()
+    return Tally(passed=1)
 
 
 def _guarded(title: str, suite: Callable[[], Tally]) -> Tally:

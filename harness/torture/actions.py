@@ -216,10 +216,6 @@ class SetCore(Action):
         world.write_setting(setting, value)
 
 
-# The longest queue a CPU may have; what may be lost when it dies.
-LONGEST_QUEUE = max(SetCore.VALUES["netdev_max_backlog"])
-
-
 # ---- CPUs -------------------------------------------------------------------------
 
 

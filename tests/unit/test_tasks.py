@@ -129,8 +129,8 @@ class Found:
     version = "6.12.7"
 
 
-def kernel(machine=None, name="6.12", source=Found, **more):
-    return suite.Kernel(name, source=source, machine=machine, **more)
+def kernel(machine=None, name="6.12", source=Found, torture=None, **more):
+    return suite.Kernel(name, source=source, machine=machine, torture=torture, **more)
 
 
 def run_suite(*names, keyword=None, machine=None, kernels=None):
@@ -224,6 +224,30 @@ def test_a_machine_that_cannot_be_had_fails_and_the_line_still_comes(results, ca
     captured = capfd.readouterr()
     assert captured.out.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
     assert "integration tests, Linux 6.12: the kernel panicked" in captured.err
+
+
+def test_torture_counts_as_one_test(results, capfd):
+    assert run_suite("torture", kernels=[kernel(torture=lambda: None)]) == 0
+    assert last_line(capfd) == "1 passed, 0 failed, 0 skipped"
+
+
+def test_a_kernel_that_does_not_stand_torture_is_a_failure(results, capfd):
+    def torture():
+        raise FalconError("torture, seed 42: 3 packets are unaccounted for")
+
+    assert run_suite("torture", kernels=[kernel(torture=torture)]) == 1
+    captured = capfd.readouterr()
+    assert captured.out.splitlines()[-1] == "0 passed, 1 failed, 0 skipped"
+    assert "torture, Linux 6.12: torture, seed 42" in captured.err
+
+
+def test_only_a_whole_run_tortures(results, capfd):
+    (results / "tests/integration/test_b.py").write_text("def test_b(): pass\n")
+    machine = lambda: (IMAGE, Guest())  # noqa: E731
+    untouched = kernel(machine, torture=nowhere, whole=False)
+    assert run_suite("integration", "torture", kernels=[untouched]) == 0
+    asked = kernel(machine, torture=nowhere)
+    assert run_suite("integration", "torture", kernels=[asked], keyword="b") == 0
 
 
 def test_tallies_add():
