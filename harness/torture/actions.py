@@ -85,7 +85,8 @@ class Model:
 
     ``cpus`` it has, ``offline`` those that are; ``overlays`` and ``devices``
     that have come and not gone, with the overlays' plans; ``native`` ports have
-    an XDP program in the driver; ``bursts`` were sent in this epoch.
+    an XDP program in the driver, ``rings`` are standing veth devices with a NAPI,
+    by that or by GRO; ``bursts`` were sent in this epoch.
     """
 
     cpus: tuple[int, ...]
@@ -93,10 +94,24 @@ class Model:
     overlays: dict[int, Plan] = field(default_factory=dict)
     devices: dict[int, str] = field(default_factory=dict)
     native: set[Port] = field(default_factory=set)
+    rings: set[Port] = field(default_factory=set)
     bursts: int = 0
 
     def churning_ports(self) -> list[Port]:
         return [port for slot, plan in self.overlays.items() for port in ports(slot, plan)]
+
+    def set_ring(self, port: Port, on: bool) -> None:
+        """Note that a port has a NAPI now, or not."""
+        (self.rings.add if on else self.rings.discard)(port)
+
+    @property
+    def wire_has_ring(self) -> bool:
+        """Whether a NAPI, which runs on the CPU of whoever sends, is followed by a tunnel's.
+
+        Then the stock kernel, too, brings a flow out of order: one poll leaves a packet
+        in the tunnel's cell of its CPU, the next one, elsewhere, overtakes it.
+        """
+        return any(port.device == NIC for port in self.rings)
 
 
 class Action(ABC):
@@ -295,7 +310,10 @@ class SetGro(Action):
         tunnels = [port for port in STANDING if port.topology == SMALL and not port.is_veth]
         jumbo = [port for port in STANDING if port.topology == JUMBO]
         port = rng.choice(tunnels + jumbo + 2 * model.churning_ports())
-        return {"port": port, "on": rng.random() < 0.5}
+        on = rng.random() < 0.5
+        if port.topology == JUMBO and port.is_veth:
+            model.set_ring(port, on)
+        return {"port": port, "on": on}
 
     def apply(self, world: World, *, port: Port, on: bool) -> None:
         world.set_gro(port, on)
@@ -322,6 +340,7 @@ class Recast(Action):
         port = rng.choice([p for p in STANDING if p.topology == SMALL and p.is_veth])
         mode = rng.choice(tuple(self.MODES))
         (model.native.add if mode == "native" else model.native.discard)(port)
+        model.set_ring(port, mode != "plain")
         return {"port": port, "mode": mode}
 
     def apply(self, world: World, *, port: Port, mode: str) -> None:

@@ -100,7 +100,8 @@ def torture(job: Job, totals: Totals) -> None:
                 sort=outcome.epoch.sort.name,
                 small=str(outcome.balances["small"]),
                 jumbo=str(outcome.balances["jumbo"]),
-                out_of_order=sum(outcome.tally.out_of_order.values()),
+                out_of_order=outcome.tally.out_of_order,
+                late=outcome.tally.late,
             )
         tell("phase", text="taking everything down")
     tell("phase", text="looking for leaks")

@@ -31,6 +31,8 @@ from harness.torture.actions import (
 
 ACTIONS_LEAST, ACTIONS_MOST = 30, 50
 PAUSE_S = 0.6
+# The CPU that the many small flows are sent from.
+MICE_CPU = 0
 RECASTS = 3
 
 
@@ -133,7 +135,7 @@ def _epoch(number: int, sort: Sort, rng: random.Random, model: Model) -> Epoch:
     return Epoch(
         number=number,
         sort=sort,
-        flows=tuple(_flows(sort, rng, model.cpus)),
+        flows=tuple(_flows(sort, rng, model)),
         streams=tuple(rng.choice((0, 1, None)) for _ in range(rng.randint(1, 3))),
         before=before,
         steps=tuple(steps),
@@ -158,11 +160,13 @@ def _step(action: Action, rng: random.Random, model: Model) -> Step:
     return Step(action, arguments, 0.0)
 
 
-def _flows(sort: Sort, rng: random.Random, cpus: tuple[int, ...]) -> Iterator[Flow]:
+def _flows(sort: Sort, rng: random.Random, model: Model) -> Iterator[Flow]:
     """Tiny and full packets in the small topology, jumbo ones and fragments in the other.
 
-    A sender that the scheduler moves brings its flow out of order by itself.
+    A sender that the scheduler moves brings its flow out of order by itself, and so
+    do senders on several CPUs that share a NAPI before a tunnel.
     """
+    cpus = (MICE_CPU,) if model.wire_has_ring else model.cpus
 
     def flow(topology: str, source: int | None, sink: int | None, size: int, share: float) -> Flow:
         cpu = rng.choice(cpus)

@@ -22,7 +22,7 @@ from typing import Self
 from harness.errors import FalconError
 from harness.overlay.topology import Topology
 from harness.torture.actions import JUMBO, SMALL
-from harness.torture.sequence import Epoch, Flow
+from harness.torture.sequence import MICE_CPU, Epoch, Flow
 from harness.workload.udpflow import PORT, Endpoint, Received, Receiver, Sender, UdpFlow
 
 # How long nothing may come for everything to have come. Emulated CPUs stand still.
@@ -99,7 +99,7 @@ class Mice:
         self._thread.start()
 
     def _run(self) -> None:
-        os.sched_setaffinity(0, {0})
+        os.sched_setaffinity(0, {MICE_CPU})
         while not self._stop.wait(1 / self._rate):
             number, mouse = divmod(self.sent, MICE)
             packet = mouse_packet(FIRST_MOUSE + mouse, number)
@@ -207,7 +207,8 @@ class Stream:
 class Tally:
     """An epoch's traffic: UDP packets by topology, TCP's bytes, what was wrong.
 
-    ``out_of_order`` packets are of the small topology and of the jumbo one.
+    ``out_of_order`` packets are of the small topology and of the jumbo one; ``late``
+    names the first of them.
     """
 
     sent: dict[str, int]
@@ -216,6 +217,7 @@ class Tally:
     streams: int
     bytes: int
     faults: tuple[str, ...]
+    late: tuple[str, ...] = ()
 
 
 class Traffic:
@@ -307,6 +309,7 @@ class Traffic:
             streams=len(self._streams),
             bytes=sum(stream.received for stream in self._streams),
             faults=tuple(faults),
+            late=tuple(f"{name}, {late}" for name in came for r in came[name] for late in r.late),
         )
 
     def _drain(self, name: str, sent: int) -> list[Received]:
@@ -337,5 +340,6 @@ def check(tally: Tally, epoch: Epoch) -> None:
     late = sum(tally.out_of_order.values())
     if epoch.sort.in_order and late:
         raise FalconError(
-            f"{late:,} packets came out of order", "only Falcon's own settings were changed"
+            f"{late:,} packets came out of order, though only Falcon's own settings were changed",
+            "; ".join(tally.late),
         )

@@ -37,6 +37,7 @@
 #define MAX_SIZE	65507	/* largest UDP payload over IPv4 */
 #define MAX_FLOWS	256
 #define WINDOW_BITS	65536	/* how far back a late packet is told from a duplicate */
+#define MAX_LATE	8	/* late packets that are named, not only counted */
 #define NSEC_PER_SEC	1000000000LL
 #define MAX_LAG_NS	(NSEC_PER_SEC / 10)
 
@@ -334,8 +335,15 @@ struct flow {
 	uint64_t seen[WINDOW_BITS / 64];	/* bit number % WINDOW_BITS: that number came */
 };
 
+struct late {
+	uint32_t flow;
+	uint64_t number, after;	/* that number came, after this one */
+	int64_t at_ns;
+};
+
 struct receiver {
 	struct flow *flows[MAX_FLOWS];
+	struct late late[MAX_LATE];	/* the first ones */
 	uint64_t received, bytes, out_of_order, duplicates, corrupted;
 	int64_t first_ns, last_ns;
 };
@@ -393,7 +401,13 @@ static void account_number(struct receiver *receiver, uint32_t id, uint64_t numb
 		return;
 	}
 	flow->unique++;
-	receiver->out_of_order += late;
+	if (!late)
+		return;
+	if (receiver->out_of_order < MAX_LATE)
+		receiver->late[receiver->out_of_order] = (struct late){
+			.flow = id, .number = number, .after = flow->last, .at_ns = now_ns(),
+		};
+	receiver->out_of_order++;
 }
 
 static void account_packet(struct receiver *receiver, const unsigned char *packet, size_t size,
@@ -408,6 +422,19 @@ static void account_packet(struct receiver *receiver, const unsigned char *packe
 		receiver->corrupted++;
 	else
 		account_number(receiver, flow, number);
+}
+
+static void print_late(const struct receiver *receiver)
+{
+	const struct late *late = receiver->late;
+	uint64_t i;
+
+	printf(", \"late\": [");
+	for (i = 0; i < receiver->out_of_order && i < MAX_LATE; i++, late++)
+		printf("%s[%" PRIu32 ", %" PRIu64 ", %" PRIu64 ", %.6f]", i ? ", " : "", late->flow,
+		       late->number, late->after,
+		       (double)(late->at_ns - receiver->first_ns) / NSEC_PER_SEC);
+	printf("]}\n");
 }
 
 static void print_receiver(const struct receiver *receiver)
@@ -426,11 +453,12 @@ static void print_receiver(const struct receiver *receiver)
 	}
 	printf("{\"received\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"out_of_order\": %" PRIu64
 	       ", \"duplicates\": %" PRIu64 ", \"corrupted\": %" PRIu64 ", \"lost\": %" PRIu64
-	       ", \"flows\": %u, \"seconds\": %.6f, \"at_seconds\": %.6f}\n",
+	       ", \"flows\": %u, \"seconds\": %.6f, \"at_seconds\": %.6f",
 	       receiver->received, receiver->bytes, receiver->out_of_order, receiver->duplicates,
 	       receiver->corrupted, lost, flows,
 	       (double)(receiver->last_ns - receiver->first_ns) / NSEC_PER_SEC,
 	       (double)now_ns() / NSEC_PER_SEC);
+	print_late(receiver);
 	fflush(stdout);
 }
 

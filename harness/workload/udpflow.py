@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from harness.errors import FalconError
 from harness.overlay.netns import Namespace
@@ -86,13 +86,28 @@ class Sent:
         return self.sent / self.seconds
 
 
+class Late(NamedTuple):
+    """A packet, ``number`` of its flow, that came after a later one."""
+
+    flow: int
+    number: int
+    after: int
+    at_seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"flow {self.flow}: number {self.number} came after {self.after},"
+            f" {self.at_seconds:.3f} s after the first packet"
+        )
+
+
 @dataclass(frozen=True)
 class Received:
     """A receiver's counters so far, or between two reports (`since`).
 
     ``lost`` are numbers missing between the first and the last that came;
     ``seconds`` lie between the first and the last packet (between the reports,
-    for a difference).
+    for a difference). ``late`` are the first few of those out of order.
     """
 
     received: int
@@ -104,6 +119,7 @@ class Received:
     flows: int
     seconds: float
     at_seconds: float
+    late: tuple[Late, ...] = ()
 
     @property
     def is_intact(self) -> bool:
@@ -258,7 +274,8 @@ class Receiver(_Program):
 
     def _received(self) -> Received:
         known = {f.name for f in fields(Received)}
-        return Received(**{k: v for k, v in self._next_report().items() if k in known})
+        values = {k: v for k, v in self._next_report().items() if k in known}
+        return Received(**values | {"late": tuple(Late(*late) for late in values["late"])})
 
 
 @dataclass(frozen=True)

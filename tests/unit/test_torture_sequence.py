@@ -88,6 +88,24 @@ def test_only_falcons_settings_change_where_order_is_asked_for(some: list[Epoch]
         assert all(flow.cpu in CPUS for flow in epoch.flows), "the scheduler would reorder them"
 
 
+def test_flows_that_share_a_napi_before_a_tunnel_are_sent_from_one_cpu() -> None:
+    rings: set[Port] = set()
+    seen = {True: set(), False: set()}
+    for epoch in row(1, 400):
+        for step in (*epoch.before, *epoch.steps):
+            port = step.arguments.get("port")
+            if not isinstance(port, Port) or not isinstance(port.topology, str):
+                continue
+            if step.action.name == "recast":
+                (rings.discard if step.arguments["mode"] == "plain" else rings.add)(port)
+            elif step.action.name == "gro" and port.is_veth:
+                (rings.add if step.arguments["on"] else rings.discard)(port)
+        if epoch.sort.in_order:
+            shared = any(port.device == "nic0" for port in rings)
+            seen[shared] |= {flow.cpu for flow in epoch.flows}
+    assert seen == {True: {0}, False: set(CPUS)}, "the stock kernel would reorder them"
+
+
 def test_cpus_go_and_come_back(some: list[Epoch]) -> None:
     for epoch in some:
         online = set(CPUS)

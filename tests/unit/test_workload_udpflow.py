@@ -87,6 +87,8 @@ def test_untouched_packets_are_intact(here: Endpoint, port: int, packets: list[b
 def test_late_packets_are_out_of_order(here: Endpoint, port: int, packets: list[bytes]) -> None:
     seen = deliver(here, port, packets[:10] + packets[20:] + packets[10:20])
     assert (seen.out_of_order, seen.lost, seen.duplicates) == (10, 0, 0)
+    assert [late[1:3] for late in seen.late] == [(number, 99) for number in range(10, 18)]
+    assert "number 10 came after 99" in str(seen.late[0])
 
 
 def test_first_packet_may_come_late(here: Endpoint, port: int, packets: list[bytes]) -> None:
