@@ -9,6 +9,7 @@ import json
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import invoke
@@ -363,6 +364,50 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
 
     image = _image(kernel, source, git, rev, accel)
     demos.demo(demos.DemoConfig(image.bzimage, smp=smp, mem_mib=mem, accel=accel))
+
+
+@task
+@options(
+    modes="Modes to compare, by commas, the baseline first; default: all but host ones.",
+    size="Bytes of payload a packet; default: 16.",
+    flows="UDP flows; default: 1.",
+    containers="Containers that they go to; default: 1.",
+    rounds="Times each mode is measured, each time with other flows; default: 5.",
+    packets="Packets that are counted each time; default: 10000.",
+    smp="CPUs of the virtual machine; default: 7.",
+)
+def bench(
+    _c,
+    kernel=DEFAULT,
+    source=None,
+    git=None,
+    rev=None,
+    modes="con,rps-pipe,falcon-static,falcon,falcon+split",
+    size=16,
+    flows=1,
+    containers=1,
+    rounds=5,
+    packets=10_000,
+    smp=7,
+    mem=2048,
+):
+    """Compare modes by the instructions a packet costs; needs no KVM and no quiet machine.
+
+    QEMU counts what each emulated CPU executes. The CPU with the most work a
+    packet bounds the throughput. JSON is in results/.
+    """
+    from harness.lab import bench as benches
+    from harness.lab import instructions as lab
+    from harness.report import instructions as reports
+
+    # Made before an image is built: it refuses bad options.
+    load = lab.UdpLoad(size, flows, containers)
+    config = lab.Config(Path(), load, tuple(modes.split(",")), rounds, packets, smp, mem)
+    image = _image(kernel, source, git, rev, "tcg")
+    samples, place = benches.run(replace(config, kernel=image.bzimage), image.release)
+    out.print(reports.table(samples, config.mode_names[0], f"{load}, Linux {image.release}"))
+    out.print(reports.group_table(samples))
+    note(f"every sample is in {place}")
 
 
 @task

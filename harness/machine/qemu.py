@@ -54,6 +54,7 @@ class QemuConfig:
 
     ``shares`` are directories of the host that the guest may write, at the
     same path. ``append`` goes at the end of the kernel's command line.
+    ``plugins`` are arguments of -plugin, for emulation only.
     """
 
     kernel: Path
@@ -64,6 +65,7 @@ class QemuConfig:
     shares: tuple[Path, ...] = ()
     append: tuple[str, ...] = ()
     idle_poll: bool = False
+    plugins: tuple[str, ...] = ()
 
 
 def kernel_arguments(config: QemuConfig) -> list[str]:
@@ -136,6 +138,8 @@ def qemu_arguments(
     command += ["-mon", "chardev=monitor,mode=control"]
     command += ["-fsdev", root]
     command += ["-device", f"virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}"]
+    for plugin in config.plugins:
+        command += ["-plugin", plugin]
     for index, path in enumerate(config.shares):
         command += share_arguments(index, path)
     for index, nic in enumerate(config.nics):
@@ -206,6 +210,7 @@ class QemuMachine(Machine):
     ``nics``: cards on TAP devices. ``shares``: writable directories, same
     path in the guest. ``append``: more kernel arguments. ``idle_poll``: idle
     CPUs spin, so that under TCG every CPU claims its share of the host.
+    ``plugins``: QEMU plugins with their arguments, under TCG only.
     """
 
     def __init__(
@@ -219,6 +224,7 @@ class QemuMachine(Machine):
         shares: Sequence[Path] = (),
         append: Sequence[str] = (),
         idle_poll: bool = False,
+        plugins: Sequence[str] = (),
     ):
         self.config = QemuConfig(
             kernel=Path(kernel),
@@ -229,6 +235,7 @@ class QemuMachine(Machine):
             shares=tuple(Path(share).resolve() for share in shares),
             append=tuple(append),
             idle_poll=idle_poll,
+            plugins=tuple(plugins),
         )
         self.boot_s = 0.0  # from QEMU's start to the agent's first word
         self.console = Console()

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Modes compared by the instructions that a packet costs, on emulated CPUs.
+
+In: a kernel image and a `UdpLoad`. Out: `Sample` of each mode and round. Every window
+sends a fixed number of packets, at a rate at which none is lost, while the plugin
+(`icount`) counts; modes take turns in one booted kernel, flows are new in each round
+and the same for all modes of it. ::
+
+    this machine                                 VM (counted)
+    udpflow send - container - vxlan0 - nic0 === nic0 - vxlan0 - container - udpflow recv
+
+The CPU with the most work a packet is what a pipeline's throughput is bounded by: the
+inverse is the capacity. Idle and waiting instructions are no work (`stages`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.errors import FalconError
+from harness.lab import stages
+from harness.lab.icount import Counter, Counts
+from harness.lab.remote import Server
+from harness.machine.qemu import QemuMachine
+from harness.overlay import modes
+from harness.overlay.cpus import CpuPlan
+from harness.overlay.plan import SERVER, Plan
+from harness.overlay.topology import Host, tap_client
+from harness.workload import udpflow
+from harness.workload.interleave import turns
+from harness.workload.udpflow import Received, Sender, Sent
+
+LEAST_CPUS = 6
+# As many as udpflow can tell apart, and what fits into a datagram.
+MAX_FLOWS, MAX_SIZE = 200, 65_507
+# What no CPU of a few emulated ones can take, and how often it is halved until none is lost.
+FIRST_RATE, HALVINGS = 32_000.0, 6
+# Of the rate at which a trial lost nothing: windows are longer, and modes differ.
+RATE_SHARE = 0.5
+WARMING_PACKETS, WARMING_RATE = 200, 2000.0
+FIRST_SOURCE_PORT, SOURCE_PORTS = 20_000, 10_000
+# A window that lost more than this says nothing; it is done again, so often.
+LOST_AT_MOST, ATTEMPTS = 0.001, 3
+
+
+@dataclass(frozen=True)
+class UdpLoad:
+    """``flows`` UDP flows, ``size`` bytes of payload a packet, to ``containers`` in turn."""
+
+    size: int = 16
+    flows: int = 1
+    containers: int = 1
+
+    def __post_init__(self) -> None:
+        if not udpflow.HEADER_BYTES <= self.size <= MAX_SIZE:
+            raise FalconError(
+                f"{self.size} bytes of payload",
+                f"{udpflow.HEADER_BYTES} to {MAX_SIZE} are possible",
+            )
+        if not 1 <= self.flows <= MAX_FLOWS:
+            raise FalconError(f"{self.flows} flows", f"1 to {MAX_FLOWS} are possible")
+
+    def __str__(self) -> str:
+        flows = "one UDP flow" if self.flows == 1 else f"{self.flows} UDP flows"
+        to = "a container" if self.containers == 1 else f"{self.containers} containers"
+        return f"{flows} of {self.size} bytes a packet to {to}"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to count: ``rounds`` times each mode, ``packets`` of all flows together a window."""
+
+    kernel: Path
+    load: UdpLoad
+    mode_names: tuple[str, ...]
+    rounds: int = 5
+    packets: int = 10_000
+    smp: int = 7
+    mem_mib: int = 2048
+
+    def __post_init__(self) -> None:
+        for name in self.mode_names:
+            modes.named(name)
+        if self.rounds < 1 or self.packets < self.load.flows:
+            raise FalconError("nothing would be counted", "it takes a round, and a packet a flow")
+        if self.smp < LEAST_CPUS:
+            raise FalconError(
+                f"{self.smp} CPUs are too few",
+                "the NIC, three stages, the receiver and the harness have one each",
+                f"--smp {LEAST_CPUS}",
+            )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a packet cost in one window, in instructions.
+
+    ``work`` by CPU, ``groups`` by group of functions, all CPUs together; both without
+    the last CPU, which runs the harness.
+    """
+
+    mode: str
+    round: int
+    delivered: int
+    lost: int
+    out_of_order: int
+    sent_per_second: float
+    work: tuple[float, ...]
+    groups: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Work on all CPUs."""
+        return sum(self.work)
+
+    @property
+    def busiest(self) -> float:
+        """Work on the CPU that has most of it."""
+        return max(self.work)
+
+
+def vmlinux_of(kernel: Path) -> Path:
+    """The symbols of an image are beside it."""
+    found = kernel.with_name("vmlinux")
+    if not found.exists():
+        raise FalconError(f"there is no vmlinux beside {kernel}", todo="./inv build-kernel")
+    return found
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A booted machine that is counted, wired to a client host here."""
+
+    counter: Counter
+    server: Server
+    client: Host
+    plan: Plan
+
+    @property
+    def cpus(self) -> CpuPlan:
+        return self.server.cpus
+
+
+def measure(config: Config) -> Iterator[Sample]:
+    """Boot the kernel and yield samples, round by round."""
+    udpflow.build()
+    plan = Plan(containers=config.load.containers)
+    with ExitStack() as opened:
+        counter = opened.enter_context(Counter(vmlinux_of(config.kernel), config.smp))
+        client, nic = opened.enter_context(tap_client(plan))
+        machine = opened.enter_context(
+            QemuMachine(
+                config.kernel,
+                smp=config.smp,
+                mem_mib=config.mem_mib,
+                accel="tcg",
+                nics=[nic],
+                plugins=[counter.plugin],
+            )
+        )
+        server = opened.enter_context(Server(machine, plan))
+        rig = Rig(counter, server, client, plan)
+        rate = find_rate(rig, config)
+        for number, name in turns(config.mode_names, config.rounds):
+            yield _sample(rig, config, name, number, rate)
+        if splats := machine.splats():
+            raise FalconError("the guest's kernel complained", splats[0].line)
+
+
+def find_rate(rig: Rig, config: Config) -> float:
+    """Packets a second, of all flows together, at which the first mode loses none."""
+    rig.server.mode(config.mode_names[0])
+    rate = FIRST_RATE
+    for _ in range(HALVINGS):
+        sent, came = _send(rig, config, config.mode_names[0], 0, rate, config.packets)
+        if came.received >= sent.sent:
+            return rate * RATE_SHARE
+        rate /= 2
+    raise FalconError(
+        f"packets are lost even at {2 * rate:,.0f} a second", "this machine is too busy"
+    )
+
+
+def _sample(rig: Rig, config: Config, name: str, number: int, rate: float) -> Sample:
+    for attempt in range(ATTEMPTS):
+        rig.server.mode(name)
+        _send(rig, config, name, number, WARMING_RATE, WARMING_PACKETS)
+        before = rig.counter.counts()
+        sent, came = _send(rig, config, name, number, rate / 2**attempt, config.packets)
+        counts = rig.counter.counts() - before
+        sample = _account(name, number, sent, came, counts)
+        if sample.lost <= LOST_AT_MOST * sent.sent:
+            break
+    return sample
+
+
+def _account(name: str, number: int, sent: Sent, came: Received, counts: Counts) -> Sample:
+    if not came.received:
+        raise FalconError(f"not one packet came in mode {name}")
+    measured = replace(counts, table=counts.table[:-1])
+    cpus = range(len(measured.table))
+    groups = stages.by_group(measured.by_name())
+    return Sample(
+        mode=name,
+        round=number,
+        delivered=came.received,
+        lost=sent.sent - came.received,
+        out_of_order=came.out_of_order,
+        sent_per_second=sent.packets_per_second,
+        work=tuple(stages.work(measured.by_name(cpu)) / came.received for cpu in cpus),
+        groups={group: count / came.received for group, count in groups.items()},
+    )
+
+
+_flow = 0
+
+
+def _send(
+    rig: Rig, config: Config, mode: str, number: int, rate: float, packets: int
+) -> tuple[Sent, Received]:
+    """Send ``packets`` at ``rate`` in all, by every flow an equal part, and see what comes."""
+    load, overlay = config.load, modes.named(mode).overlay
+    with ExitStack() as opened:
+        senders = [
+            opened.enter_context(
+                _sender(rig, load, overlay, number * load.flows + flow, rate, packets)
+            )
+            for flow in range(load.flows)
+        ]
+        done = [sender.wait() for sender in senders]
+    sent = Sent(sum(one.sent for one in done), max(one.seconds for one in done))
+    return sent, rig.server.drain(sent.sent)
+
+
+def _sender(rig: Rig, load: UdpLoad, overlay: bool, flow: int, rate: float, packets: int) -> Sender:
+    """A flow has the same ports, and so the same hash, in every mode; numbers begin anew."""
+    container = flow % load.containers if overlay else None
+    sink = rig.plan.host(SERVER) if container is None else rig.plan.container(SERVER, container)
+    global _flow
+    _flow = (_flow + 1) % 256
+    return Sender(
+        rig.client.at(container),
+        sink.ip,
+        size=load.size,
+        rate=rate / load.flows,
+        count=packets // load.flows,
+        flow=_flow,
+        source_port=FIRST_SOURCE_PORT + flow % SOURCE_PORTS,
+    )
+
+
+def samples_of(samples: Sequence[Sample], mode: str) -> list[Sample]:
+    """Those of one mode, by round."""
+    return sorted((s for s in samples if s.mode == mode), key=lambda s: s.round)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The receiving host of a measurement, as seen by the machine that measures.
+
+In: a `Machine` and a `Plan`. Out: a `Server` that takes modes and says what came; see
+`harness.lab.guest`, which runs there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from harness.machine.base import Machine
+from harness.overlay.cpus import CpuPlan
+from harness.overlay.plan import Plan
+from harness.paths import PROJECT
+from harness.workload.udpflow import Received
+
+READY_TIMEOUT_S, ANSWER_TIMEOUT_S = 180.0, 180.0
+
+
+class Server:
+    """Entered, it is set up; left, everything there is undone. ``cpus``: who does what."""
+
+    def __init__(self, machine: Machine, plan: Plan):
+        self._machine, self._plan = machine, plan
+        self._answered = 0
+        self.cpus: CpuPlan
+
+    def __enter__(self) -> Self:
+        self._theirs, self._commands = os.pipe()
+        command = [sys.executable, "-m", "harness.lab.guest", json.dumps(self._plan.as_json())]
+        try:
+            self._process = self._machine.start(command, cwd=PROJECT, stdin=self._theirs)
+            self._process.wait_for('"ready"', READY_TIMEOUT_S)
+        except BaseException:
+            os.close(self._commands)
+            os.close(self._theirs)
+            raise
+        cpus = json.loads(self._process.stdout.splitlines()[0])["cpus"]
+        self.cpus = CpuPlan(**cpus | {"stages": tuple(cpus["stages"])})
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._commands)  # the end of its commands is what it ends by
+        try:
+            if kind is None:
+                self._process.wait(ANSWER_TIMEOUT_S, check=True)
+            else:
+                self._process.kill()
+        finally:
+            os.close(self._theirs)
+
+    def mode(self, name: str, settings: dict[str, str | int] | None = None) -> None:
+        """Work in a mode of `harness.overlay.modes`; ``settings`` (net.core's) come on top."""
+        self._ask({"do": "mode", "name": name, "settings": settings or {}})
+
+    def drain(self, packets: int) -> Received:
+        """What came since the last time, as soon as it is ``packets``, or no more comes."""
+        answer = self._ask({"do": "drain", "packets": packets})
+        return Received(**answer | {"late": ()})
+
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        os.write(self._commands, json.dumps(command).encode() + b"\n")
+        self._process.wait_for(f'"number": {self._answered}}}\n', ANSWER_TIMEOUT_S)
+        self._answered += 1
+        answer: dict[str, Any] = json.loads(self._process.stdout.splitlines()[self._answered])
+        del answer["number"]
+        return answer

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Modes compared by instructions: who is told what, and what is made of the counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.errors import FalconError
+from harness.lab import bench, guest, instructions, remote
+from harness.lab.icount import Counts
+from harness.lab.instructions import Config, Rig, Sample, UdpLoad
+from harness.machine.base import Machine
+from harness.overlay.cpus import CpuPlan
+from harness.overlay.plan import Plan
+from harness.report import instructions as reports
+from harness.workload.udpflow import Received, Sent
+
+CPUS = CpuPlan.of(tuple(range(6)))
+NAMES = ("user space", "vxlan_rcv", "do_idle")
+
+
+def received(count: int, late: int = 0) -> Received:
+    return Received(count, count * 16, late, 0, 0, 0, 1, 1.0, 1.0)
+
+
+# ---- what can be asked for ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("load", [{"size": 15}, {"size": 70_000}, {"flows": 0}, {"flows": 201}])
+def test_loads_that_cannot_be(load: dict[str, int]) -> None:
+    with pytest.raises(FalconError, match="possible"):
+        UdpLoad(**load)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mode_names": ("con", "fast")}, {"rounds": 0}, {"packets": 0}, {"smp": 5}]
+)
+def test_configurations_that_cannot_be(wrong: dict[str, Any]) -> None:
+    good = Config(Path(), UdpLoad(), ("con", "falcon"))
+    with pytest.raises(FalconError):
+        replace(good, **wrong)
+
+
+def test_an_image_without_symbols_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FalconError, match="no vmlinux"):
+        instructions.vmlinux_of(tmp_path / "bzImage")
+
+
+# ---- a window -----------------------------------------------------------------------------
+
+
+class FakeServer:
+    cpus = CPUS
+
+    def __init__(self) -> None:
+        self.modes: list[str] = []
+
+    def mode(self, name: str) -> None:
+        self.modes.append(name)
+
+
+class FakeCounter:
+    """Counts 300 instructions of VXLAN on CPU 1 a packet, and much on the harness's own CPU."""
+
+    def __init__(self) -> None:
+        self.packets = 0
+
+    def counts(self) -> Counts:
+        table = np.zeros((3, 3), dtype=np.int64)
+        table[1] = (20 * self.packets, 300 * self.packets, 1000 * self.packets)
+        table[2] = 10**9
+        return Counts(NAMES, table)
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return Rig(FakeCounter(), FakeServer(), None, Plan())  # type: ignore[arg-type]
+
+
+CONFIG = Config(Path(), UdpLoad(), ("con", "falcon"), packets=1000)
+
+
+def sending(rig: Rig, monkeypatch: pytest.MonkeyPatch, losses: list[int]) -> list[float]:
+    """Make every window of 1000 packets lose so many, one after the other; the rates sent at."""
+    rates: list[float] = []
+
+    def send(_rig: Rig, _config: Config, _mode: str, _number: int, rate: float, packets: int):
+        lost = losses.pop(0) if packets == CONFIG.packets else 0
+        if packets == CONFIG.packets:
+            rates.append(rate)
+        rig.counter.packets += packets - lost  # type: ignore[attr-defined]
+        return Sent(packets, packets / rate), received(packets - lost)
+
+    monkeypatch.setattr(instructions, "_send", send)
+    return rates
+
+
+def test_the_rate_is_halved_until_nothing_is_lost(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = sending(rig, monkeypatch, [500, 1, 0])
+    assert instructions.find_rate(rig, CONFIG) == 4000.0
+    assert rates == [32_000.0, 16_000.0, 8000.0]
+
+
+def test_a_machine_that_always_loses_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    sending(rig, monkeypatch, [1] * instructions.HALVINGS)
+    with pytest.raises(FalconError, match="too busy"):
+        instructions.find_rate(rig, CONFIG)
+
+
+def test_a_sample_is_of_the_packets_that_came_without_the_harness(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending(rig, monkeypatch, [0])
+    sample = instructions._sample(rig, CONFIG, "falcon", 3, 4000.0)
+    assert (sample.mode, sample.round, sample.delivered, sample.lost) == ("falcon", 3, 1000, 0)
+    assert sample.work == (0.0, 320.0)
+    assert (sample.busiest, sample.total) == (320.0, 320.0)
+    assert sample.groups == {"idle": 1000.0, "user space": 20.0, "VXLAN": 300.0}
+
+
+def test_a_window_that_lost_packets_is_done_again_more_slowly(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = sending(rig, monkeypatch, [900, 2, 1])
+    sample = instructions._sample(rig, CONFIG, "falcon", 0, 4000.0)
+    assert rates == [4000.0, 2000.0, 1000.0]
+    assert sample.lost == 1
+
+
+# ---- the two halves of the dialogue ------------------------------------------------------------
+
+
+class FakeReceiver:
+    """Gets a packet each time it is asked, up to ``most``."""
+
+    def __init__(self, most: int):
+        self.came, self.most = 0, most
+
+    def report(self) -> Received:
+        return received(self.came)
+
+    def drain(self, packets: int, _quiet_s: float) -> Received:
+        self.came = min(packets, self.most)
+        return self.report()
+
+
+def test_the_guest_waits_for_packets_wherever_they_come() -> None:
+    served = guest.Guest.__new__(guest.Guest)
+    served._receivers = [FakeReceiver(0), FakeReceiver(7), FakeReceiver(2)]  # type: ignore
+    served._seen = received(0)
+    assert served.do({"do": "drain", "packets": 5})["received"] == 5
+    assert served.do({"do": "drain", "packets": 100})["received"] == 4
+
+
+class FakeProcess:
+    """The guest's program: answers commands with what it was made for."""
+
+    def __init__(self, answers: Iterator[str]):
+        self._answers = answers
+        self.stdout = ""
+        self.ended = ""
+
+    def wait_for(self, text: str, _timeout_s: float) -> None:
+        self.stdout += next(self._answers) + "\n"
+        assert text in self.stdout
+
+    def wait(self, _timeout_s: float, *, check: bool) -> None:
+        assert check
+        self.ended = "waited for"
+
+    def kill(self) -> None:
+        self.ended = "killed"
+
+
+class FakeMachine(Machine):
+    def __init__(self, *answers: dict[str, Any]):
+        ready = {"ready": True, "cpus": asdict(CPUS)}
+        self.process = FakeProcess(iter([json.dumps(a) for a in (ready, *answers)]))
+
+    def start(self, argv: Any, **_: Any) -> Any:
+        return self.process
+
+    reboot = close = lambda self: None
+
+
+def test_answers_are_told_apart_by_their_numbers() -> None:
+    machine = FakeMachine({"number": 0}, {**asdict(received(5)), "number": 1})
+    with remote.Server(machine, Plan()) as server:
+        assert server.cpus == CPUS
+        server.mode("falcon")
+        assert server.drain(5) == received(5)
+    assert machine.process.ended == "waited for"
+
+
+def test_a_failure_here_ends_the_program_there() -> None:
+    machine = FakeMachine()
+    with pytest.raises(KeyboardInterrupt), remote.Server(machine, Plan()):
+        raise KeyboardInterrupt
+    assert machine.process.ended == "killed"
+
+
+# ---- what is shown and kept ----------------------------------------------------------------------
+
+
+def sample(mode: str, number: int, busiest: float, total: float) -> Sample:
+    work = (busiest, *[(total - busiest) / 5] * 5)
+    return Sample(mode, number, 1000, 0, 0, 4000.0, work, {"VXLAN": total, "bridge": 3.0})
+
+
+SAMPLES = [
+    *(sample("con", 0, 600, 1000), sample("falcon", 0, 300, 1050)),
+    *(sample("con", 1, 800, 1000), sample("falcon", 1, 400, 1030)),
+    *(sample("con", 2, 600, 1000), sample("falcon", 2, 200, 1010)),
+]
+
+
+def text_of(table: Any) -> str:
+    from rich.console import Console
+
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    gain = reports.ratios(SAMPLES, "falcon", "con", reports.capacity)
+    assert (gain.median, gain.least, gain.greatest) == pytest.approx((2.0, 2.0, 3.0))
+
+
+def test_table() -> None:
+    text = text_of(reports.table(SAMPLES, "con", "one UDP flow"))
+    row = next(line for line in text.splitlines() if "falcon" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["falcon", "300", "2.00", "2.00 to 3.00", "1.03", "0", "0"]
+
+
+def test_groups_that_cost_nothing_are_left_out() -> None:
+    text = text_of(reports.group_table(SAMPLES))
+    assert "VXLAN" in text and "bridge" not in text
+
+
+def test_every_sample_is_kept_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(_config: Config) -> Iterator[Sample]:
+        yield SAMPLES[0]
+        raise FalconError("the guest hung")
+
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(instructions, "measure", measured)
+    with pytest.raises(FalconError, match="hung"):
+        bench.run(CONFIG, "6.12.7")
+    (file,) = (tmp_path / "results").iterdir()
+    context, kept = map(json.loads, file.read_text().splitlines())
+    assert context["kernel"] == "6.12.7" and context["load"]["size"] == 16
+    assert kept["mode"] == "con"
