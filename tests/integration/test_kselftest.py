@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's own test of Falcon, tools/testing/selftests/net/falcon.sh of the series."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.kernel import patches, series
+
+SCRIPT = "tools/testing/selftests/net/falcon.sh"
+# Twelve tests, some of which ping for ten seconds; emulated CPUs are slow.
+TIMEOUT_S = 600
+# Veth devices have had GRO, and so a NAPI for it, since 5.13.
+VETH_GRO, VETH_GRO_SINCE = "GRO of a veth device is split, and joined again", (5, 13)
+LINE = re.compile(r"^TEST: (.*\S) +\[ *(OK|FAIL|SKIP) *\]$", re.MULTILINE)
+
+
+def running() -> tuple[int, ...]:
+    """The running kernel's line, e.g. (6, 12)."""
+    return tuple(map(int, os.uname().release.split(".")[:2]))
+
+
+def running_series() -> series.Series:
+    """That of the running kernel; skips where there is none."""
+    line = ".".join(map(str, running()))
+    if line not in series.names():
+        pytest.skip(f"there is no series for Linux {line}")
+    return series.load(line)
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+def test_falcon_sh(tmp_path: Path) -> None:
+    script = tmp_path / "falcon.sh"
+    script.write_text(patches.added_file(patches.load(running_series()), SCRIPT))
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True)
+    verdicts = dict(LINE.findall(done.stdout))
+    assert len(verdicts) >= 12, done.stdout + done.stderr
+    if running() < VETH_GRO_SINCE:
+        assert verdicts.pop(VETH_GRO) == "SKIP"
+    assert set(verdicts.values()) == {"OK"}, done.stdout + done.stderr
+    assert done.returncode == 0
