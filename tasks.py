@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -368,6 +369,8 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
 
 @task
 @options(
+    figure="Figures of the paper, by commas, or all; without it the load that is given below.",
+    quick="Few points, rounds and packets: a smoke.",
     modes="Modes to compare, by commas, the baseline first; default: all but host ones.",
     size="Bytes of payload a packet; default: 16.",
     flows="UDP flows; default: 1.",
@@ -382,6 +385,8 @@ def bench(
     source=None,
     git=None,
     rev=None,
+    figure=None,
+    quick=False,
     modes="con,rps-pipe,falcon-static,falcon,falcon+split",
     size=16,
     flows=1,
@@ -394,20 +399,29 @@ def bench(
     """Compare modes by the instructions a packet costs; needs no KVM and no quiet machine.
 
     QEMU counts what each emulated CPU executes. The CPU with the most work a
-    packet bounds the throughput. JSON is in results/.
+    packet bounds the throughput. What is measured stays in results/bench, and a
+    figure that was cut short goes on where it was.
     """
-    from harness.lab import bench as benches
-    from harness.lab import instructions as lab
-    from harness.report import instructions as reports
+    from harness.lab import campaign, experiments
+    from harness.lab.instructions import UdpLoad
+    from harness.report import figures
 
-    # Made before an image is built: it refuses bad options.
-    load = lab.UdpLoad(size, flows, containers)
-    config = lab.Config(Path(), load, tuple(modes.split(",")), rounds, packets, smp, mem)
+    if figure == "all":
+        chosen = tuple(experiments.EXPERIMENTS.values())
+    elif figure:
+        chosen = tuple(map(experiments.named, figure.split(",")))
+    else:
+        chosen = (experiments.single(UdpLoad(size, flows, containers), tuple(modes.split(","))),)
+    setup = campaign.Setup(Path(), "", rounds, packets, smp, mem)
+    if quick:
+        setup = setup.hurried()
+    setup.check(chosen)  # before an image is built
     image = _image(kernel, source, git, rev, "tcg")
-    samples, place = benches.run(replace(config, kernel=image.bzimage), image.release)
-    out.print(reports.table(samples, config.mode_names[0], f"{load}, Linux {image.release}"))
-    out.print(reports.group_table(samples))
-    note(f"every sample is in {place}")
+    setup = replace(setup, kernel=image.bzimage, release=image.release)
+    command = shlex.join(["./inv", *sys.argv[1:]])
+    for experiment, rows in campaign.run(setup, chosen, command):
+        figures.show(experiment, rows)
+        note(f"every sample is in {campaign.file_of(setup.release, experiment.figure)}")
 
 
 @task

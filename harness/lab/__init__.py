@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The lab: what Falcon is worth, measured on whatever machine there is.
 
-``icount`` counts the instructions of an emulated machine, ``stages`` says which
-stage of the receive path a kernel function belongs to.
+``icount`` counts the instructions of an emulated machine, ``stages`` says what a kernel
+function belongs to, ``instructions`` compares modes by that, with ``guest`` on the machine
+and ``remote`` here. ``experiments`` are the paper's figures, ``campaign`` measures them,
+``verdicts`` puts claim beside measurement.
 """

@@ -9,7 +9,7 @@ stdout to each. It runs on the machine under test, and while packets come it sle
                                       <--  {"number": 0}
     packets                           ==>  the receivers
     {"do": "drain", "packets": 5000}  -->
-                                      <--  {"received": 5000, ..., "number": 1}
+                                      <--  {"came": {"received": 5000, ...}, ..., "number": 1}
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from harness.errors import FalconError
-from harness.overlay import falcon, irq, modes
+from harness.overlay import falcon, irq, modes, softnet
 from harness.overlay.cpus import CpuPlan, present_cpus
 from harness.overlay.plan import Plan
 from harness.overlay.topology import NIC, Host, nic_server
@@ -48,7 +48,7 @@ class Guest:
         self._receivers = [
             opened.enter_context(Receiver(Endpoint.of(host, sink), cpu=cpus.app)) for sink in sinks
         ]
-        self._seen = self._came()
+        self._seen, self._work = self._came(), softnet.snapshot()
 
     def do(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out a command and return its answer."""
@@ -65,7 +65,7 @@ class Guest:
         return {}
 
     def drain(self, packets: int) -> dict[str, Any]:
-        """Wait for so many packets since the last time; what came."""
+        """Wait for so many packets since the last time; what came, and the softirqs it took."""
         wanted = self._seen.received + packets
         for receiver in self._receivers:
             others = sum(r.report().received for r in self._receivers if r is not receiver)
@@ -73,7 +73,13 @@ class Guest:
             if self._came().received >= wanted:
                 break
         before, self._seen = self._seen, self._came()
-        return asdict(self._seen.since(before))
+        work, self._work = self._work, softnet.snapshot()
+        counted = [(self._work - work).cpus[cpu] for cpu in self._cpus.all]
+        return {
+            "came": asdict(self._seen.since(before)),
+            "softirqs": sum(cpu.net_rx for cpu in counted),
+            "received": sum(cpu.processed for cpu in counted),
+        }
 
     def _came(self) -> Received:
         """All that the receivers got so far, as if it were one."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from harness.errors import FalconError
 from harness.lab import stages
 from harness.lab.icount import Counter, Counts
-from harness.lab.remote import Server
+from harness.lab.remote import Drained, Server
 from harness.machine.qemu import QemuMachine
 from harness.overlay import modes
 from harness.overlay.cpus import CpuPlan
@@ -31,7 +31,7 @@ from harness.overlay.plan import SERVER, Plan
 from harness.overlay.topology import Host, tap_client
 from harness.workload import udpflow
 from harness.workload.interleave import turns
-from harness.workload.udpflow import Received, Sender, Sent
+from harness.workload.udpflow import Sender, Sent
 
 LEAST_CPUS = 6
 # As many as udpflow can tell apart, and what fits into a datagram.
@@ -98,8 +98,9 @@ class Config:
 class Sample:
     """What a packet cost in one window, in instructions.
 
-    ``work`` by CPU, ``groups`` by group of functions, all CPUs together; both without
-    the last CPU, which runs the harness.
+    ``work`` by CPU, ``groups`` by group of functions, all CPUs together; ``softirqs``:
+    NET_RX ones a packet; ``stages``: how often the stack received it. All without the
+    last CPU, which runs the harness.
     """
 
     mode: str
@@ -108,6 +109,8 @@ class Sample:
     lost: int
     out_of_order: int
     sent_per_second: float
+    softirqs: float
+    stages: float
     work: tuple[float, ...]
     groups: dict[str, float]
 
@@ -176,7 +179,7 @@ def find_rate(rig: Rig, config: Config) -> float:
     rate = FIRST_RATE
     for _ in range(HALVINGS):
         sent, came = _send(rig, config, config.mode_names[0], 0, rate, config.packets)
-        if came.received >= sent.sent:
+        if came.came.received >= sent.sent:
             return rate * RATE_SHARE
         rate /= 2
     raise FalconError(
@@ -197,7 +200,8 @@ def _sample(rig: Rig, config: Config, name: str, number: int, rate: float) -> Sa
     return sample
 
 
-def _account(name: str, number: int, sent: Sent, came: Received, counts: Counts) -> Sample:
+def _account(name: str, number: int, sent: Sent, drained: Drained, counts: Counts) -> Sample:
+    came = drained.came
     if not came.received:
         raise FalconError(f"not one packet came in mode {name}")
     measured = replace(counts, table=counts.table[:-1])
@@ -210,6 +214,8 @@ def _account(name: str, number: int, sent: Sent, came: Received, counts: Counts)
         lost=sent.sent - came.received,
         out_of_order=came.out_of_order,
         sent_per_second=sent.packets_per_second,
+        softirqs=drained.softirqs / came.received,
+        stages=drained.received / came.received,
         work=tuple(stages.work(measured.by_name(cpu)) / came.received for cpu in cpus),
         groups={group: count / came.received for group, count in groups.items()},
     )
@@ -220,7 +226,7 @@ _flow = 0
 
 def _send(
     rig: Rig, config: Config, mode: str, number: int, rate: float, packets: int
-) -> tuple[Sent, Received]:
+) -> tuple[Sent, Drained]:
     """Send ``packets`` at ``rate`` in all, by every flow an equal part, and see what comes."""
     load, overlay = config.load, modes.named(mode).overlay
     with ExitStack() as opened:

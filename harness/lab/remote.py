@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,17 @@ from harness.paths import PROJECT
 from harness.workload.udpflow import Received
 
 READY_TIMEOUT_S, ANSWER_TIMEOUT_S = 180.0, 180.0
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What ``came``; in how many NET_RX ``softirqs``; and how often the stack ``received`` a
+    packet, once a stage. Without the CPU that runs the harness.
+    """
+
+    came: Received
+    softirqs: int
+    received: int
 
 
 class Server:
@@ -63,10 +75,10 @@ class Server:
         """Work in a mode of `harness.overlay.modes`; ``settings`` (net.core's) come on top."""
         self._ask({"do": "mode", "name": name, "settings": settings or {}})
 
-    def drain(self, packets: int) -> Received:
+    def drain(self, packets: int) -> Drained:
         """What came since the last time, as soon as it is ``packets``, or no more comes."""
         answer = self._ask({"do": "drain", "packets": packets})
-        return Received(**answer | {"late": ()})
+        return Drained(**answer | {"came": Received(**answer["came"] | {"late": ()})})
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         os.write(self._commands, json.dumps(command).encode() + b"\n")

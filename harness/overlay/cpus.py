@@ -78,6 +78,10 @@ class CpuPlan:
     stages: tuple[int, ...]
     app: int
 
+    @property
+    def all(self) -> tuple[int, ...]:
+        return (self.nic, *self.stages, self.app)
+
     @classmethod
     def of(cls, cpus: tuple[int, ...]) -> CpuPlan:
         """The first CPU for the NIC, the last for the program, the stages between."""

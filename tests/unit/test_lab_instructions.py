@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from harness.errors import FalconError
-from harness.lab import bench, guest, instructions, remote
+from harness.lab import guest, instructions, remote
 from harness.lab.icount import Counts
 from harness.lab.instructions import Config, Rig, Sample, UdpLoad
+from harness.lab.remote import Drained
 from harness.machine.base import Machine
 from harness.overlay.cpus import CpuPlan
 from harness.overlay.plan import Plan
+from harness.overlay.softnet import CpuWork, Snapshot
 from harness.report import instructions as reports
 from harness.workload.udpflow import Received, Sent
 
@@ -96,7 +98,8 @@ def sending(rig: Rig, monkeypatch: pytest.MonkeyPatch, losses: list[int]) -> lis
         if packets == CONFIG.packets:
             rates.append(rate)
         rig.counter.packets += packets - lost  # type: ignore[attr-defined]
-        return Sent(packets, packets / rate), received(packets - lost)
+        came = packets - lost
+        return Sent(packets, packets / rate), Drained(received(came), 2 * came, 3 * came)
 
     monkeypatch.setattr(instructions, "_send", send)
     return rates
@@ -124,6 +127,7 @@ def test_a_sample_is_of_the_packets_that_came_without_the_harness(
     assert (sample.mode, sample.round, sample.delivered, sample.lost) == ("falcon", 3, 1000, 0)
     assert sample.work == (0.0, 320.0)
     assert (sample.busiest, sample.total) == (320.0, 320.0)
+    assert (sample.softirqs, sample.stages) == (2.0, 3.0)
     assert sample.groups == {"idle": 1000.0, "user space": 20.0, "VXLAN": 300.0}
 
 
@@ -153,12 +157,21 @@ class FakeReceiver:
         return self.report()
 
 
-def test_the_guest_waits_for_packets_wherever_they_come() -> None:
+def work(softirqs: int) -> Snapshot:
+    """Seven CPUs that did the same; the last one is the harness's."""
+    return Snapshot({cpu: CpuWork(net_rx=softirqs, processed=2 * softirqs) for cpu in range(7)})
+
+
+def test_the_guest_waits_for_packets_wherever_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
     served = guest.Guest.__new__(guest.Guest)
     served._receivers = [FakeReceiver(0), FakeReceiver(7), FakeReceiver(2)]  # type: ignore
-    served._seen = received(0)
-    assert served.do({"do": "drain", "packets": 5})["received"] == 5
-    assert served.do({"do": "drain", "packets": 100})["received"] == 4
+    served._seen, served._cpus = received(0), CPUS
+    served._work = work(softirqs=0)
+    monkeypatch.setattr(guest.softnet, "snapshot", lambda: work(softirqs=7))
+    first = served.do({"do": "drain", "packets": 5})
+    assert (first["came"]["received"], first["softirqs"], first["received"]) == (5, 6 * 7, 6 * 14)
+    second = served.do({"do": "drain", "packets": 100})
+    assert (second["came"]["received"], second["softirqs"]) == (4, 0)
 
 
 class FakeProcess:
@@ -193,11 +206,12 @@ class FakeMachine(Machine):
 
 
 def test_answers_are_told_apart_by_their_numbers() -> None:
-    machine = FakeMachine({"number": 0}, {**asdict(received(5)), "number": 1})
+    drained = {"came": asdict(received(5)), "softirqs": 3, "received": 15}
+    machine = FakeMachine({"number": 0}, {**drained, "number": 1})
     with remote.Server(machine, Plan()) as server:
         assert server.cpus == CPUS
         server.mode("falcon")
-        assert server.drain(5) == received(5)
+        assert server.drain(5) == Drained(received(5), 3, 15)
     assert machine.process.ended == "waited for"
 
 
@@ -208,12 +222,13 @@ def test_a_failure_here_ends_the_program_there() -> None:
     assert machine.process.ended == "killed"
 
 
-# ---- what is shown and kept ----------------------------------------------------------------------
+# ---- what is shown -------------------------------------------------------------------------------
 
 
 def sample(mode: str, number: int, busiest: float, total: float) -> Sample:
     work = (busiest, *[(total - busiest) / 5] * 5)
-    return Sample(mode, number, 1000, 0, 0, 4000.0, work, {"VXLAN": total, "bridge": 3.0})
+    groups = {"VXLAN": total, "bridge": 3.0}
+    return Sample(mode, number, 1000, 0, 0, 4000.0, 1.0, 3.0, work, groups)
 
 
 SAMPLES = [
@@ -247,18 +262,3 @@ def test_table() -> None:
 def test_groups_that_cost_nothing_are_left_out() -> None:
     text = text_of(reports.group_table(SAMPLES))
     assert "VXLAN" in text and "bridge" not in text
-
-
-def test_every_sample_is_kept_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(_config: Config) -> Iterator[Sample]:
-        yield SAMPLES[0]
-        raise FalconError("the guest hung")
-
-    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(instructions, "measure", measured)
-    with pytest.raises(FalconError, match="hung"):
-        bench.run(CONFIG, "6.12.7")
-    (file,) = (tmp_path / "results").iterdir()
-    context, kept = map(json.loads, file.read_text().splitlines())
-    assert context["kernel"] == "6.12.7" and context["load"]["size"] == 16
-    assert kept["mode"] == "con"
