@@ -44,11 +44,7 @@ class Guest:
     def __init__(self, host: Host, cpus: CpuPlan, opened: ExitStack):
         self._host, self._cpus = host, cpus
         self._mode = opened.enter_context(ExitStack())
-        sinks = [*range(host.plan.containers), None]
-        self._receivers = [
-            opened.enter_context(Receiver(Endpoint.of(host, sink), cpu=cpus.app)) for sink in sinks
-        ]
-        self._seen, self._work = self._came(), softnet.snapshot()
+        self._receivers: list[Receiver] = []
 
     def do(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out a command and return its answer."""
@@ -57,11 +53,19 @@ class Guest:
         return deeds[arguments.pop("do")](**arguments)
 
     def mode(self, name: str, settings: dict[str, str | int] | None = None) -> dict[str, Any]:
-        """Leave the mode there was, and enter this one; ``settings`` are net.core's, after it."""
+        """Leave the mode there was, and enter this one; ``settings`` are net.core's, after it.
+
+        The receivers are new ones, which take flows to begin at number 0.
+        """
         self._mode.close()
         self._mode.enter_context(modes.applied(modes.named(name), self._host, self._cpus))
         for setting, value in (settings or {}).items():
             falcon.write_sysctl(setting, value)
+        self._receivers = [
+            self._mode.enter_context(Receiver(Endpoint.of(self._host, sink), cpu=self._cpus.app))
+            for sink in (*range(self._host.plan.containers), None)
+        ]
+        self._seen, self._work = self._came(), softnet.snapshot()
         return {}
 
     def drain(self, packets: int) -> dict[str, Any]:

@@ -34,8 +34,8 @@ from harness.workload.interleave import turns
 from harness.workload.udpflow import Sender, Sent
 
 LEAST_CPUS = 6
-# As many as udpflow can tell apart, and what fits into a datagram.
-MAX_FLOWS, MAX_SIZE = 200, 65_507
+# udpflow tells 256 flows apart, and a mode has two turns; what fits into a datagram.
+MAX_FLOWS, MAX_SIZE = 128, 65_507
 # What no CPU of a few emulated ones can take, and how often it is halved until none is lost.
 FIRST_RATE, HALVINGS = 32_000.0, 6
 # Of the rate at which a trial lost nothing: windows are longer, and modes differ.
@@ -173,13 +173,27 @@ def measure(config: Config) -> Iterator[Sample]:
             raise FalconError("the guest's kernel complained", splats[0].line)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """``packets`` of all flows together, ``rate`` a second; ``turn``: the how manieth of its mode.
+
+    A flow has the same ports, and so the same hash, in every mode of a ``round``.
+    """
+
+    mode: str
+    round: int
+    rate: float
+    packets: int
+    turn: int = 0
+
+
 def find_rate(rig: Rig, config: Config) -> float:
     """Packets a second, of all flows together, at which the first mode loses none."""
-    rig.server.mode(config.mode_names[0])
-    rate = FIRST_RATE
+    mode, rate = config.mode_names[0], FIRST_RATE
     for _ in range(HALVINGS):
-        sent, came = _send(rig, config, config.mode_names[0], 0, rate, config.packets)
-        if came.came.received >= sent.sent:
+        rig.server.mode(mode)
+        sent, drained = _send(rig, config.load, Batch(mode, 0, rate, config.packets))
+        if drained.came.received >= sent.sent:
             return rate * RATE_SHARE
         rate /= 2
     raise FalconError(
@@ -187,14 +201,15 @@ def find_rate(rig: Rig, config: Config) -> float:
     )
 
 
-def _sample(rig: Rig, config: Config, name: str, number: int, rate: float) -> Sample:
+def _sample(rig: Rig, config: Config, mode: str, number: int, rate: float) -> Sample:
+    """Count a window; one that loses packets again, more slowly."""
     for attempt in range(ATTEMPTS):
-        rig.server.mode(name)
-        _send(rig, config, name, number, WARMING_RATE, WARMING_PACKETS)
+        rig.server.mode(mode)
+        _send(rig, config.load, Batch(mode, number, WARMING_RATE, WARMING_PACKETS))
         before = rig.counter.counts()
-        sent, came = _send(rig, config, name, number, rate / 2**attempt, config.packets)
-        counts = rig.counter.counts() - before
-        sample = _account(name, number, sent, came, counts)
+        counted = Batch(mode, number, rate / 2**attempt, config.packets, turn=1)
+        sent, drained = _send(rig, config.load, counted)
+        sample = _account(mode, number, sent, drained, rig.counter.counts() - before)
         if sample.lost <= LOST_AT_MOST * sent.sent:
             break
     return sample
@@ -221,40 +236,29 @@ def _account(name: str, number: int, sent: Sent, drained: Drained, counts: Count
     )
 
 
-_flow = 0
-
-
-def _send(
-    rig: Rig, config: Config, mode: str, number: int, rate: float, packets: int
-) -> tuple[Sent, Drained]:
-    """Send ``packets`` at ``rate`` in all, by every flow an equal part, and see what comes."""
-    load, overlay = config.load, modes.named(mode).overlay
+def _send(rig: Rig, load: UdpLoad, batch: Batch) -> tuple[Sent, Drained]:
+    """Send a batch, by every flow an equal part, and see what comes."""
     with ExitStack() as opened:
         senders = [
-            opened.enter_context(
-                _sender(rig, load, overlay, number * load.flows + flow, rate, packets)
-            )
-            for flow in range(load.flows)
+            opened.enter_context(_sender(rig, load, batch, flow)) for flow in range(load.flows)
         ]
         done = [sender.wait() for sender in senders]
     sent = Sent(sum(one.sent for one in done), max(one.seconds for one in done))
     return sent, rig.server.drain(sent.sent)
 
 
-def _sender(rig: Rig, load: UdpLoad, overlay: bool, flow: int, rate: float, packets: int) -> Sender:
-    """A flow has the same ports, and so the same hash, in every mode; numbers begin anew."""
-    container = flow % load.containers if overlay else None
+def _sender(rig: Rig, load: UdpLoad, batch: Batch, flow: int) -> Sender:
+    container = flow % load.containers if modes.named(batch.mode).overlay else None
     sink = rig.plan.host(SERVER) if container is None else rig.plan.container(SERVER, container)
-    global _flow
-    _flow = (_flow + 1) % 256
+    port = (batch.round * load.flows + flow) % SOURCE_PORTS
     return Sender(
         rig.client.at(container),
         sink.ip,
         size=load.size,
-        rate=rate / load.flows,
-        count=packets // load.flows,
-        flow=_flow,
-        source_port=FIRST_SOURCE_PORT + flow % SOURCE_PORTS,
+        rate=batch.rate / load.flows,
+        count=batch.packets // load.flows,
+        flow=batch.turn * load.flows + flow,
+        source_port=FIRST_SOURCE_PORT + port,
     )
 
 

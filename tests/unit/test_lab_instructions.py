@@ -15,7 +15,7 @@ import pytest
 from harness.errors import FalconError
 from harness.lab import guest, instructions, remote
 from harness.lab.icount import Counts
-from harness.lab.instructions import Config, Rig, Sample, UdpLoad
+from harness.lab.instructions import Batch, Config, Rig, Sample, UdpLoad
 from harness.lab.remote import Drained
 from harness.machine.base import Machine
 from harness.overlay.cpus import CpuPlan
@@ -35,7 +35,7 @@ def received(count: int, late: int = 0) -> Received:
 # ---- what can be asked for ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("load", [{"size": 15}, {"size": 70_000}, {"flows": 0}, {"flows": 201}])
+@pytest.mark.parametrize("load", [{"size": 15}, {"size": 70_000}, {"flows": 0}, {"flows": 129}])
 def test_loads_that_cannot_be(load: dict[str, int]) -> None:
     with pytest.raises(FalconError, match="possible"):
         UdpLoad(**load)
@@ -93,13 +93,14 @@ def sending(rig: Rig, monkeypatch: pytest.MonkeyPatch, losses: list[int]) -> lis
     """Make every window of 1000 packets lose so many, one after the other; the rates sent at."""
     rates: list[float] = []
 
-    def send(_rig: Rig, _config: Config, _mode: str, _number: int, rate: float, packets: int):
-        lost = losses.pop(0) if packets == CONFIG.packets else 0
-        if packets == CONFIG.packets:
-            rates.append(rate)
-        rig.counter.packets += packets - lost  # type: ignore[attr-defined]
-        came = packets - lost
-        return Sent(packets, packets / rate), Drained(received(came), 2 * came, 3 * came)
+    def send(_rig: Rig, _load: UdpLoad, batch: Batch) -> tuple[Sent, Drained]:
+        lost = losses.pop(0) if batch.packets == CONFIG.packets else 0
+        if batch.packets == CONFIG.packets:
+            rates.append(batch.rate)
+        came = batch.packets - lost
+        rig.counter.packets += came  # type: ignore[attr-defined]
+        sent = Sent(batch.packets, batch.packets / batch.rate)
+        return sent, Drained(received(came), 2 * came, 3 * came)
 
     monkeypatch.setattr(instructions, "_send", send)
     return rates
@@ -138,6 +139,35 @@ def test_a_window_that_lost_packets_is_done_again_more_slowly(
     sample = instructions._sample(rig, CONFIG, "falcon", 0, 4000.0)
     assert rates == [4000.0, 2000.0, 1000.0]
     assert sample.lost == 1
+
+
+class FakeHost:
+    def at(self, container: int | None) -> str:
+        return f"client {container}"
+
+
+def test_a_flow_has_the_same_ports_in_every_mode_and_another_number_each_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[tuple[Any, ...]] = []
+
+    def sender(source: str, ip: str, **options: Any) -> None:
+        made.append((source, ip, options["source_port"], options["flow"]))
+
+    monkeypatch.setattr(instructions, "Sender", sender)
+    plan, load = Plan(containers=2), UdpLoad(flows=4, containers=2)
+    rig = Rig(FakeCounter(), FakeServer(), FakeHost(), plan)  # type: ignore[arg-type]
+    batches = [
+        Batch("con", 3, 1000.0, 400),
+        Batch("falcon", 3, 1000.0, 400, turn=1),
+        Batch("host", 4, 1000.0, 400),
+    ]
+    for batch in batches:
+        instructions._sender(rig, load, batch, 1)
+    con, falcon, host = made
+    assert con == ("client 1", plan.container(1, 1).ip, 20_013, 1)
+    assert falcon == ("client 1", plan.container(1, 1).ip, 20_013, 5)
+    assert host == ("client None", plan.host(1).ip, 20_017, 1)
 
 
 # ---- the two halves of the dialogue ------------------------------------------------------------
