@@ -372,11 +372,12 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
     figure="Figures of the paper, by commas, or all; without it the load that is given below.",
     quick="Few points, rounds and packets: a smoke.",
     modes="Modes to compare, by commas, the baseline first; default: all but host ones.",
-    size="Bytes of payload a packet; default: 16.",
-    flows="UDP flows; default: 1.",
+    protocol="udp (udpflow) or tcp (iperf3); default: udp.",
+    size="Bytes of payload a message: a datagram, or a write to TCP; default: 16.",
+    flows="Flows; default: 1.",
     containers="Containers that they go to; default: 1.",
     rounds="Times each mode is measured, each time with other flows; default: 5.",
-    packets="Packets that are counted each time; default: 10000.",
+    packets="Messages that are counted each time; default: 10000.",
     smp="CPUs of the virtual machine; default: 7.",
 )
 def bench(
@@ -388,6 +389,7 @@ def bench(
     figure=None,
     quick=False,
     modes="con,rps-pipe,falcon-static,falcon,falcon+split",
+    protocol="udp",
     size=16,
     flows=1,
     containers=1,
@@ -402,8 +404,7 @@ def bench(
     packet bounds the throughput. What is measured stays in results/bench, and a
     figure that was cut short goes on where it was.
     """
-    from harness.lab import campaign, experiments
-    from harness.lab.instructions import UdpLoad
+    from harness.lab import campaign, experiments, loads
     from harness.report import figures
 
     if figure == "all":
@@ -411,7 +412,8 @@ def bench(
     elif figure:
         chosen = tuple(map(experiments.named, figure.split(",")))
     else:
-        chosen = (experiments.single(UdpLoad(size, flows, containers), tuple(modes.split(","))),)
+        load = loads.of(protocol, size=size, flows=flows, containers=containers)
+        chosen = (experiments.single(load, tuple(modes.split(","))),)
     setup = campaign.Setup(Path(), "", rounds, packets, smp, mem)
     if quick:
         setup = setup.hurried()

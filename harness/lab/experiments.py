@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.errors import FalconError
-from harness.lab.instructions import UdpLoad
+from harness.lab.loads import Load, TcpLoad, UdpLoad
 
 _CLAIMS = Path(__file__).with_name("claims.toml")
 
@@ -40,7 +40,7 @@ class Point:
     """One value of what an experiment varies, e.g. "16 B"."""
 
     label: str
-    load: UdpLoad
+    load: Load
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,16 @@ EXPERIMENTS = {
             quick=frozenset({"4"}),
         ),
         Experiment(
+            figure="13cd",
+            title="TCP flows of 4 KB into one container",
+            axis="flows",
+            modes=("host", "host+split", "con", "rps-pipe", "falcon", "falcon+split"),
+            baseline="host",
+            points=tuple(Point(str(n), TcpLoad(4096, flows=n)) for n in (1, 2, 4)),
+            claims=("E17",),
+            quick=frozenset({"1"}),
+        ),
+        Experiment(
             figure="14",
             title="Containers with a UDP flow of 16 B each",
             axis="containers",
@@ -136,7 +146,7 @@ EXPERIMENTS = {
 }
 
 
-def single(load: UdpLoad, modes: tuple[str, ...]) -> Experiment:
+def single(load: Load, modes: tuple[str, ...]) -> Experiment:
     """No figure of the paper's: one load, the first of the modes as the baseline."""
     label = f"{load.size} B, {load.flows} flows, {load.containers} containers"
     return Experiment(

@@ -5,7 +5,7 @@ In: a `Plan` (as JSON, on the command line), then commands on stdin. Out: an ans
 stdout to each. It runs on the machine under test, and while packets come it sleeps::
 
     the measuring machine (`remote`)       this program
-    {"do": "mode", "name": "falcon"}  -->
+    {"do": "mode", "name": ..., "load": ...} -->
                                       <--  {"number": 0}
     packets                           ==>  the receivers
     {"do": "drain", "packets": 5000}  -->
@@ -17,16 +17,20 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from harness.errors import FalconError
-from harness.overlay import falcon, irq, modes, softnet
+from harness.lab import loads
+from harness.lab.loads import TcpLoad, UdpLoad
+from harness.overlay import falcon, irq, modes, snmp, softnet
 from harness.overlay.cpus import CpuPlan, present_cpus
 from harness.overlay.plan import Plan
 from harness.overlay.topology import NIC, Host, nic_server
+from harness.workload import iperf
 from harness.workload.udpflow import Endpoint, Received, Receiver
 
 # Nothing more comes when nothing came for so long; emulated CPUs stand still at times.
@@ -52,19 +56,29 @@ class Guest:
         deeds: dict[str, Callable[..., dict[str, Any]]] = {"mode": self.mode, "drain": self.drain}
         return deeds[arguments.pop("do")](**arguments)
 
-    def mode(self, name: str, settings: dict[str, str | int] | None = None) -> dict[str, Any]:
+    def mode(
+        self, name: str, load: dict[str, Any], settings: dict[str, str | int] | None = None
+    ) -> dict[str, Any]:
         """Leave the mode there was, and enter this one; ``settings`` are net.core's, after it.
 
-        The receivers are new ones, which take flows to begin at number 0.
+        What receives the load is started anew, and takes flows to begin at number 0.
         """
+        mode, wanted = modes.named(name), loads.of(**load)
         self._mode.close()
-        self._mode.enter_context(modes.applied(modes.named(name), self._host, self._cpus))
+        self._mode.enter_context(modes.applied(mode, self._host, self._cpus))
         for setting, value in (settings or {}).items():
             falcon.write_sysctl(setting, value)
-        self._receivers = [
-            self._mode.enter_context(Receiver(Endpoint.of(self._host, sink), cpu=self._cpus.app))
-            for sink in (*range(self._host.plan.containers), None)
-        ]
+        self._receivers = []
+        for flow in range(wanted.flows if isinstance(wanted, TcpLoad) else 0):
+            at = Endpoint.of(self._host, flow % wanted.containers if mode.overlay else None)
+            self._mode.enter_context(
+                iperf.Server(at, port=iperf.FIRST_PORT + flow, cpu=self._cpus.app)
+            )
+        if isinstance(wanted, UdpLoad):
+            self._receivers = [
+                self._mode.enter_context(Receiver(Endpoint.of(self._host, c), cpu=self._cpus.app))
+                for c in (range(wanted.containers) if mode.overlay else (None,))
+            ]
         self._seen, self._work = self._came(), softnet.snapshot()
         return {}
 
@@ -86,12 +100,20 @@ class Guest:
         }
 
     def _came(self) -> Received:
-        """All that the receivers got so far, as if it were one."""
+        """All that the receivers got so far, as if it were one; TCP's only if out of order."""
         reports = [receiver.report() for receiver in self._receivers]
-        counted = ("received", "bytes", "out_of_order", "duplicates", "corrupted", "lost", "flows")
-        return replace(
-            reports[0], **{name: sum(getattr(r, name) for r in reports) for name in counted}
-        )
+        sums = {
+            name: sum(getattr(report, name) for report in reports)
+            for name in ("received", "bytes", "duplicates", "corrupted", "lost", "flows")
+        }
+        late = sum(report.out_of_order for report in reports) + self._late_segments()
+        return Received(out_of_order=late, seconds=0.0, at_seconds=time.monotonic(), **sums)
+
+    def _late_segments(self) -> int:
+        """TCP's, of all containers and the host."""
+        places = (self._host.namespace, *self._host.containers)
+        texts = (place.read_proc_net("netstat") for place in places)
+        return sum(snmp.parse(text)["TcpExtTCPOFOQueue"] for text in texts)
 
 
 def answers(plan: Plan, commands: Iterator[str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Modes compared by the instructions that a packet costs, on emulated CPUs.
 
-In: a kernel image and a `UdpLoad`. Out: `Sample` of each mode and round. Every window
+In: a kernel image and a `Load`. Out: `Sample` of each mode and round. Every window
 sends a fixed number of packets, at a rate at which none is lost, while the plugin
 (`icount`) counts; modes take turns in one booted kernel, flows are new in each round
 and the same for all modes of it. ::
@@ -23,21 +23,23 @@ from pathlib import Path
 from harness.errors import FalconError
 from harness.lab import stages
 from harness.lab.icount import Counter, Counts
+from harness.lab.loads import Load, TcpLoad
 from harness.lab.remote import Drained, Server
 from harness.machine.qemu import QemuMachine
 from harness.overlay import modes
 from harness.overlay.cpus import CpuPlan
+from harness.overlay.netns import Namespace
 from harness.overlay.plan import SERVER, Plan
 from harness.overlay.topology import Host, tap_client
-from harness.workload import udpflow
+from harness.workload import iperf, udpflow
 from harness.workload.interleave import turns
 from harness.workload.udpflow import Sender, Sent
 
 LEAST_CPUS = 6
-# udpflow tells 256 flows apart, and a mode has two turns; what fits into a datagram.
-MAX_FLOWS, MAX_SIZE = 128, 65_507
 # What no CPU of a few emulated ones can take, and how often it is halved until none is lost.
 FIRST_RATE, HALVINGS = 32_000.0, 6
+# A sender that needs so much longer than it should is held up, by TCP for one.
+LATE_AT_MOST = 1.2
 # Of the rate at which a trial lost nothing: windows are longer, and modes differ.
 RATE_SHARE = 0.5
 WARMING_PACKETS, WARMING_RATE = 200, 2000.0
@@ -47,34 +49,11 @@ LOST_AT_MOST, ATTEMPTS = 0.001, 3
 
 
 @dataclass(frozen=True)
-class UdpLoad:
-    """``flows`` UDP flows, ``size`` bytes of payload a packet, to ``containers`` in turn."""
-
-    size: int = 16
-    flows: int = 1
-    containers: int = 1
-
-    def __post_init__(self) -> None:
-        if not udpflow.HEADER_BYTES <= self.size <= MAX_SIZE:
-            raise FalconError(
-                f"{self.size} bytes of payload",
-                f"{udpflow.HEADER_BYTES} to {MAX_SIZE} are possible",
-            )
-        if not 1 <= self.flows <= MAX_FLOWS:
-            raise FalconError(f"{self.flows} flows", f"1 to {MAX_FLOWS} are possible")
-
-    def __str__(self) -> str:
-        flows = "one UDP flow" if self.flows == 1 else f"{self.flows} UDP flows"
-        to = "a container" if self.containers == 1 else f"{self.containers} containers"
-        return f"{flows} of {self.size} bytes a packet to {to}"
-
-
-@dataclass(frozen=True)
 class Config:
     """What to count: ``rounds`` times each mode, ``packets`` of all flows together a window."""
 
     kernel: Path
-    load: UdpLoad
+    load: Load
     mode_names: tuple[str, ...]
     rounds: int = 5
     packets: int = 10_000
@@ -191,9 +170,10 @@ def find_rate(rig: Rig, config: Config) -> float:
     """Packets a second, of all flows together, at which the first mode loses none."""
     mode, rate = config.mode_names[0], FIRST_RATE
     for _ in range(HALVINGS):
-        rig.server.mode(mode)
+        rig.server.mode(mode, config.load)
         sent, drained = _send(rig, config.load, Batch(mode, 0, rate, config.packets))
-        if drained.came.received >= sent.sent:
+        in_time = sent.seconds * rate < LATE_AT_MOST * config.packets
+        if drained.came.received >= sent.sent and in_time:
             return rate * RATE_SHARE
         rate /= 2
     raise FalconError(
@@ -204,7 +184,7 @@ def find_rate(rig: Rig, config: Config) -> float:
 def _sample(rig: Rig, config: Config, mode: str, number: int, rate: float) -> Sample:
     """Count a window; one that loses packets again, more slowly."""
     for attempt in range(ATTEMPTS):
-        rig.server.mode(mode)
+        rig.server.mode(mode, config.load)
         _send(rig, config.load, Batch(mode, number, WARMING_RATE, WARMING_PACKETS))
         before = rig.counter.counts()
         counted = Batch(mode, number, rate / 2**attempt, config.packets, turn=1)
@@ -236,30 +216,76 @@ def _account(name: str, number: int, sent: Sent, drained: Drained, counts: Count
     )
 
 
-def _send(rig: Rig, load: UdpLoad, batch: Batch) -> tuple[Sent, Drained]:
+def _send(rig: Rig, load: Load, batch: Batch) -> tuple[Sent, Drained]:
     """Send a batch, by every flow an equal part, and see what comes."""
+    send = _send_tcp if isinstance(load, TcpLoad) else _send_udp
+    return send(rig, load, batch)
+
+
+def _send_udp(rig: Rig, load: Load, batch: Batch) -> tuple[Sent, Drained]:
     with ExitStack() as opened:
         senders = [
-            opened.enter_context(_sender(rig, load, batch, flow)) for flow in range(load.flows)
+            opened.enter_context(
+                Sender(
+                    end.source,
+                    end.to_ip,
+                    size=load.size,
+                    rate=batch.rate / load.flows,
+                    count=batch.packets // load.flows,
+                    flow=batch.turn * load.flows + flow,
+                    source_port=end.source_port,
+                )
+            )
+            for flow, end in enumerate(ends(rig, load, batch))
         ]
         done = [sender.wait() for sender in senders]
     sent = Sent(sum(one.sent for one in done), max(one.seconds for one in done))
     return sent, rig.server.drain(sent.sent)
 
 
-def _sender(rig: Rig, load: UdpLoad, batch: Batch, flow: int) -> Sender:
-    container = flow % load.containers if modes.named(batch.mode).overlay else None
-    sink = rig.plan.host(SERVER) if container is None else rig.plan.container(SERVER, container)
-    port = (batch.round * load.flows + flow) % SOURCE_PORTS
-    return Sender(
-        rig.client.at(container),
-        sink.ip,
-        size=load.size,
-        rate=batch.rate / load.flows,
-        count=batch.packets // load.flows,
-        flow=batch.turn * load.flows + flow,
-        source_port=FIRST_SOURCE_PORT + port,
+def _send_tcp(rig: Rig, load: Load, batch: Batch) -> tuple[Sent, Drained]:
+    """What a client had under way at its end is not read; so it counts as not sent, either."""
+    with ExitStack() as opened:
+        clients = [
+            opened.enter_context(
+                iperf.Client(
+                    end.source,
+                    end.to_ip,
+                    size=load.size,
+                    rate=batch.rate / load.flows,
+                    count=batch.packets // load.flows,
+                    port=iperf.FIRST_PORT + flow,
+                    source_port=end.source_port,
+                )
+            )
+            for flow, end in enumerate(ends(rig, load, batch))
+        ]
+        done = [client.wait() for client in clients]
+    came = sum(one.received for one in done)
+    drained = rig.server.drain(0)
+    return Sent(came, max(one.seconds for one in done)), replace(
+        drained, came=replace(drained.came, received=came, bytes=came * load.size)
     )
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where a flow comes from and goes to."""
+
+    source: Namespace
+    to_ip: str
+    source_port: int
+
+
+def ends(rig: Rig, load: Load, batch: Batch) -> list[Ends]:
+    """Those of each flow of a batch."""
+    found = []
+    for flow in range(load.flows):
+        container = flow % load.containers if modes.named(batch.mode).overlay else None
+        sink = rig.plan.host(SERVER) if container is None else rig.plan.container(SERVER, container)
+        port = (batch.round * load.flows + flow) % SOURCE_PORTS
+        found.append(Ends(rig.client.at(container), sink.ip, FIRST_SOURCE_PORT + port))
+    return found
 
 
 def samples_of(samples: Sequence[Sample], mode: str) -> list[Sample]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from harness.lab.loads import Load
 from harness.machine.base import Machine
 from harness.overlay.cpus import CpuPlan
 from harness.overlay.plan import Plan
@@ -71,9 +72,12 @@ class Server:
         finally:
             os.close(self._theirs)
 
-    def mode(self, name: str, settings: dict[str, str | int] | None = None) -> None:
-        """Work in a mode of `harness.overlay.modes`; ``settings`` (net.core's) come on top."""
-        self._ask({"do": "mode", "name": name, "settings": settings or {}})
+    def mode(self, name: str, load: Load, settings: dict[str, str | int] | None = None) -> None:
+        """Work in a mode of `harness.overlay.modes`, ready for ``load``.
+
+        ``settings`` (net.core's) come on top of the mode's.
+        """
+        self._ask({"do": "mode", "name": name, "load": load.to_dict(), "settings": settings or {}})
 
     def drain(self, packets: int) -> Drained:
         """What came since the last time, as soon as it is ``packets``, or no more comes."""

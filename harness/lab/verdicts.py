@@ -128,6 +128,16 @@ def _most(mode: str, at_least: float) -> Callable[[Measured], Judged]:
     return judge
 
 
+def _e17(measured: Measured) -> Judged:
+    split = _gains(measured, "host+split", "host")
+    best = {
+        p: max(measured.ratio(p, m, "host", capacity) for m in ("falcon", "falcon+split")) - 1
+        for p in measured.points
+    }
+    said = f"host+split against host: {_listed(split)}; Falcon's best against host: {_listed(best)}"
+    return max(split.values()) >= 0.56 and max(best.values()) >= 0.37, said
+
+
 def _e25(measured: Measured) -> Judged:
     ratio = measured.ratio(measured.points[0], "falcon", "con", total)
     return ratio <= 1.10, f"Falcon {ratio - 1:+.1%} instructions a packet against con"
@@ -144,6 +154,7 @@ JUDGES: dict[str, Callable[[Measured], Judged]] = {
     "E7": _e7,
     "E10": _e10,
     "E16": _most("falcon", 0.63),
+    "E17": _e17,
     "E18": _most("falcon", 0.27),
     "E25": _e25,
     "E26": _e26,

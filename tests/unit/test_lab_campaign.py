@@ -14,7 +14,8 @@ from harness.errors import FalconError
 from harness.lab import campaign, experiments, instructions, verdicts
 from harness.lab.campaign import Row, Setup
 from harness.lab.experiments import EXPERIMENTS, Experiment
-from harness.lab.instructions import Config, Sample, UdpLoad
+from harness.lab.instructions import Config, Sample
+from harness.lab.loads import UdpLoad
 from harness.overlay.modes import MODES
 from harness.report import figures
 
@@ -195,6 +196,24 @@ def test_a_gain_here_does_not_make_up_for_a_loss_there() -> None:
         ("4", "falcon"): {"busiest": 500.0},
     }
     assert states("13", values) == {"E16": "not reproduced"}
+
+
+@pytest.mark.parametrize(
+    ("split", "falcon", "state"),
+    [
+        (600.0, 700.0, "reproduced"),
+        (800.0, 700.0, "not reproduced"),
+        (600.0, 900.0, "not reproduced"),
+    ],
+)
+def test_splitting_helps_host_and_overlay(split: float, falcon: float, state: str) -> None:
+    values = {
+        ("1", "host"): {},
+        ("1", "host+split"): {"busiest": split},
+        ("1", "falcon"): {"busiest": 950.0},
+        ("1", "falcon+split"): {"busiest": falcon},
+    }
+    assert states("13cd", values) == {"E17": state}
 
 
 def test_the_better_of_split_and_not_is_held_against_host() -> None:

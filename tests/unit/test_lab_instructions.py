@@ -7,21 +7,23 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
 
 from harness.errors import FalconError
-from harness.lab import guest, instructions, remote
+from harness.lab import guest, instructions, loads, remote
 from harness.lab.icount import Counts
-from harness.lab.instructions import Batch, Config, Rig, Sample, UdpLoad
+from harness.lab.instructions import Batch, Config, Rig, Sample
+from harness.lab.loads import TcpLoad, UdpLoad
 from harness.lab.remote import Drained
 from harness.machine.base import Machine
 from harness.overlay.cpus import CpuPlan
 from harness.overlay.plan import Plan
 from harness.overlay.softnet import CpuWork, Snapshot
 from harness.report import instructions as reports
+from harness.workload.iperf import Carried
 from harness.workload.udpflow import Received, Sent
 
 CPUS = CpuPlan.of(tuple(range(6)))
@@ -35,10 +37,26 @@ def received(count: int, late: int = 0) -> Received:
 # ---- what can be asked for ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("load", [{"size": 15}, {"size": 70_000}, {"flows": 0}, {"flows": 129}])
-def test_loads_that_cannot_be(load: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "values"),
+    [
+        *(("udp", {"size": 15}), ("udp", {"size": 70_000}), ("udp", {"flows": 0})),
+        *(("udp", {"flows": 129}), ("tcp", {"size": 0}), ("tcp", {"size": 2_000_000})),
+    ],
+)
+def test_loads_that_cannot_be(protocol: str, values: dict[str, int]) -> None:
     with pytest.raises(FalconError, match="possible"):
-        UdpLoad(**load)
+        loads.of(protocol, **values)
+
+
+def test_a_load_by_an_unknown_protocol() -> None:
+    with pytest.raises(FalconError, match=r"no load by sctp.*udp, tcp"):
+        loads.of("sctp")
+
+
+@pytest.mark.parametrize("load", [UdpLoad(64, 3, 2), TcpLoad(4096, 2)])
+def test_a_load_crosses_the_wire(load: loads.Load) -> None:
+    assert loads.of(**json.loads(json.dumps(load.to_dict()))) == load
 
 
 @pytest.mark.parametrize(
@@ -64,8 +82,11 @@ class FakeServer:
     def __init__(self) -> None:
         self.modes: list[str] = []
 
-    def mode(self, name: str) -> None:
-        self.modes.append(name)
+    def mode(self, name: str, load: loads.Load) -> None:
+        self.modes.append(f"{name}, {load.protocol}")
+
+    def drain(self, packets: int) -> Drained:
+        return Drained(received(packets, late=1), 10, 20)
 
 
 class FakeCounter:
@@ -146,28 +167,64 @@ class FakeHost:
         return f"client {container}"
 
 
-def test_a_flow_has_the_same_ports_in_every_mode_and_another_number_each_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made: list[tuple[Any, ...]] = []
-
-    def sender(source: str, ip: str, **options: Any) -> None:
-        made.append((source, ip, options["source_port"], options["flow"]))
-
-    monkeypatch.setattr(instructions, "Sender", sender)
+def test_a_flow_has_the_same_ports_in_every_mode() -> None:
     plan, load = Plan(containers=2), UdpLoad(flows=4, containers=2)
     rig = Rig(FakeCounter(), FakeServer(), FakeHost(), plan)  # type: ignore[arg-type]
-    batches = [
-        Batch("con", 3, 1000.0, 400),
-        Batch("falcon", 3, 1000.0, 400, turn=1),
-        Batch("host", 4, 1000.0, 400),
-    ]
-    for batch in batches:
-        instructions._sender(rig, load, batch, 1)
-    con, falcon, host = made
-    assert con == ("client 1", plan.container(1, 1).ip, 20_013, 1)
-    assert falcon == ("client 1", plan.container(1, 1).ip, 20_013, 5)
-    assert host == ("client None", plan.host(1).ip, 20_017, 1)
+    con = instructions.ends(rig, load, Batch("con", 3, 1000.0, 400))
+    falcon = instructions.ends(rig, load, Batch("falcon", 3, 1000.0, 400, turn=1))
+    host = instructions.ends(rig, load, Batch("host", 4, 1000.0, 400))
+    assert con == falcon
+    assert con[1] == instructions.Ends("client 1", plan.container(1, 1).ip, 20_013)  # type: ignore
+    assert host[1] == instructions.Ends("client None", plan.host(1).ip, 20_017)  # type: ignore
+
+
+class FakeSender:
+    """A sender or a client: is done at once."""
+
+    made: ClassVar[list[dict[str, Any]]] = []
+
+    def __init__(self, _source: str, _ip: str, **options: Any):
+        self.made.append(options)
+        self.count = options["count"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def senders(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    class FakeUdp(FakeSender):
+        def wait(self) -> Sent:
+            return Sent(self.count, 2.0)
+
+    class FakeTcp(FakeSender):
+        def wait(self) -> Carried:
+            return Carried(self.count, self.count - 5, 2.0, 0)
+
+    monkeypatch.setattr(instructions, "Sender", FakeUdp)
+    monkeypatch.setattr(instructions.iperf, "Client", FakeTcp)
+    FakeSender.made.clear()
+    return FakeSender.made
+
+
+def test_datagrams_are_numbered_anew_each_turn(senders: list[dict[str, Any]]) -> None:
+    rig = Rig(FakeCounter(), FakeServer(), FakeHost(), Plan())  # type: ignore[arg-type]
+    batch = Batch("con", 0, 1000.0, 400, turn=1)
+    sent, drained = instructions._send(rig, UdpLoad(flows=4), batch)
+    assert (sent.sent, drained.came.received) == (400, 400)
+    assert [made["flow"] for made in senders] == [4, 5, 6, 7]
+    assert {(made["count"], made["rate"]) for made in senders} == {(100, 250.0)}
+
+
+def test_of_tcp_only_what_was_received_counts(senders: list[dict[str, Any]]) -> None:
+    rig = Rig(FakeCounter(), FakeServer(), FakeHost(), Plan())  # type: ignore[arg-type]
+    sent, drained = instructions._send(rig, TcpLoad(4096, flows=2), Batch("con", 0, 1000.0, 400))
+    assert (sent.sent, drained.came.received, drained.came.bytes) == (390, 390, 390 * 4096)
+    assert drained.came.out_of_order == 1, "segments, as the receiving host counts them"
+    assert [made["port"] for made in senders] == [5201, 5202]
 
 
 # ---- the two halves of the dialogue ------------------------------------------------------------
@@ -195,6 +252,7 @@ def work(softirqs: int) -> Snapshot:
 def test_the_guest_waits_for_packets_wherever_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
     served = guest.Guest.__new__(guest.Guest)
     served._receivers = [FakeReceiver(0), FakeReceiver(7), FakeReceiver(2)]  # type: ignore
+    monkeypatch.setattr(served, "_late_segments", lambda: 0)
     served._seen, served._cpus = received(0), CPUS
     served._work = work(softirqs=0)
     monkeypatch.setattr(guest.softnet, "snapshot", lambda: work(softirqs=7))
@@ -240,7 +298,7 @@ def test_answers_are_told_apart_by_their_numbers() -> None:
     machine = FakeMachine({"number": 0}, {**drained, "number": 1})
     with remote.Server(machine, Plan()) as server:
         assert server.cpus == CPUS
-        server.mode("falcon")
+        server.mode("falcon", UdpLoad())
         assert server.drain(5) == Drained(received(5), 3, 15)
     assert machine.process.ended == "waited for"
 
