@@ -24,7 +24,7 @@ def show(experiment: Experiment, rows: Sequence[Row]) -> None:
         samples = [row.sample for row in rows if row.point == point.label]
         if not samples:
             continue
-        title = f"{experiment.axis} {point.label}, Linux {rows[0].context['kernel']}"
+        title = f"Linux {rows[0].context['kernel']}, {experiment.axis} {point.label}"
         out.print(instructions.table(samples, experiment.baseline, title))
         if len(experiment.points) == 1:
             out.print(instructions.group_table(samples))

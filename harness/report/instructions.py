@@ -40,16 +40,19 @@ def capacity(sample: Sample) -> float:
 
 
 def table(samples: Sequence[Sample], baseline: str, title: str) -> Table:
-    """A row a mode: the busiest CPU, what that makes of capacity, and all CPUs together."""
-    shown = Table(title=title, title_justify="left")
+    """A row a mode: the busiest CPU, what that makes of capacity, and all CPUs together.
+
+    80 columns wide.
+    """
+    shown = Table(title=f"{title}: instructions a packet", title_justify="left")
     shown.add_column("mode", no_wrap=True)
     for heading in (
-        "instructions\non the busiest CPU",
+        "busiest\nCPU",
         f"capacity\n{baseline} = 1",
-        "\nleast to most",
+        "least\nto most",
         f"all CPUs\n{baseline} = 1",
-        "out of\norder",
-        "\nlost",
+        "late",
+        "lost",
     ):
         shown.add_column(heading, justify="right", no_wrap=True)
     for name in modes_of(samples):
