@@ -140,15 +140,27 @@ class Place:
         return self.devices.get(name, Device())
 
 
-def link_drops(sender: Device, receiver: Device, *, napi: bool) -> Drops:
+def shares_drops(release: str) -> bool:
+    """Whether veth adds what a device could not send to its peer's rx_dropped.
+
+    So did veth_get_stats64() before Linux 5.7.
+    """
+    major, minor = map(int, release.split(".")[:2])
+    return (major, minor) < (5, 7)
+
+
+def link_drops(sender: Device, receiver: Device, *, napi: bool, shared: bool = False) -> Drops:
     """What was dropped between two ends of a veth pair, and before the receiver's stack.
 
     Without a NAPI the sender hands a packet to the receiver's queue: if that is
     full the receiver counts it, and mostly the sender too. With one, a full ring is
     counted by the sender alone, a full queue behind it by the receiver alone;
-    packets that GRO could not join anyway still take the first way.
+    packets that GRO could not join anyway still take the first way. ``shared``: see
+    `shares_drops`.
     """
     here, there = sender.tx_dropped, receiver.received_in_vain
+    if shared:
+        there -= here
     return Drops(max(here, there), here + there) if napi else Drops.exactly(there)
 
 
@@ -179,15 +191,18 @@ class Reading:
     def __sub__(self, earlier: Reading) -> Reading:
         return Reading(self.client - earlier.client, self.server - earlier.server)
 
-    def drops(self, napi: Iterable[tuple[int, int | None, str]] = ()) -> Drops:
+    def drops(
+        self, napi: Iterable[tuple[int, int | None, str]] = (), *, shared: bool = False
+    ) -> Drops:
         """All drops on the way from client to server.
 
-        ``napi``: the receiving devices that have a NAPI, by side, container, name.
+        ``napi``: the receiving devices that have a NAPI, by side, container, name;
+        ``shared``: see `shares_drops`.
         """
         with_napi = frozenset(napi)
         client, server = self.client, self.server
         nic = client.host.device(NIC), server.host.device(NIC)
-        total = link_drops(*nic, napi=(SERVER, None, NIC) in with_napi)
+        total = link_drops(*nic, napi=(SERVER, None, NIC) in with_napi, shared=shared)
         total += tunnel_drops(client.host.device(VXLAN), nic[0])
         total += Drops.exactly(server.host.device(VXLAN).received_in_vain + server.host.stack)
         for number, (source, sink) in enumerate(
@@ -198,11 +213,13 @@ class Reading:
                 source.device(CONTAINER_DEVICE),
                 client.host.device(veth),
                 napi=(CLIENT, None, veth) in with_napi,
+                shared=shared,
             )
             total += link_drops(
                 server.host.device(veth),
                 sink.device(CONTAINER_DEVICE),
                 napi=(SERVER, number, CONTAINER_DEVICE) in with_napi,
+                shared=shared,
             )
             total += Drops.exactly(sink.stack)
         return total

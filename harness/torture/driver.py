@@ -7,6 +7,7 @@ must not be raises `FalconError`, naming the epoch and the step.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -164,9 +165,10 @@ def _balances(
         SMALL: world.with_napi(SMALL),
         JUMBO: {(p.side, p.container, p.device) for p in STANDING if p.topology == JUMBO},
     }
+    shared = account.shares_drops(os.uname().release)
     balances = {}
     for name in PLANS:
-        drops = change[name].drops(napi[name])
+        drops = change[name].drops(napi[name], shared=shared)
         if name == JUMBO:
             drops = replace(drops, least=0)
         balances[name] = Balance(

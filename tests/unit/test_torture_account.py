@@ -97,6 +97,23 @@ def test_packets_that_nobody_wants_are_dropped_too() -> None:
     assert account.link_drops(Device(), Device(rx_nohandler=3), napi=False) == Drops.exactly(3)
 
 
+def test_old_kernels_add_what_one_end_could_not_send_to_the_others_drops() -> None:
+    """Seven were refused by a full queue, which both ends counted."""
+    ends = Device(tx_dropped=7), Device(rx_dropped=14)
+    assert account.link_drops(*ends, napi=False, shared=True) == Drops.exactly(7)
+    # Seven by a full ring, which the sender alone counts, and five behind it.
+    ends = Device(tx_dropped=7), Device(rx_dropped=12)
+    assert account.link_drops(*ends, napi=True, shared=True) == Drops(7, 12)
+
+
+@pytest.mark.parametrize(
+    ("release", "shares"),
+    [("4.19.304-falcon", True), ("5.4.286", True), ("5.7.0", False), ("6.12.117-falcon", False)],
+)
+def test_which_kernels_share_drops(release: str, shares: bool) -> None:
+    assert account.shares_drops(release) is shares
+
+
 def test_a_tunnel_counts_what_its_wire_refuses_only_once() -> None:
     assert account.tunnel_drops(Device(tx_dropped=9), Device(tx_dropped=7)) == Drops.exactly(2)
     assert account.tunnel_drops(Device(), Device(tx_dropped=7)) == Drops()
