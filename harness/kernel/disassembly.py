@@ -13,6 +13,7 @@ arch/x86/include/asm/jump_label.h).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -55,10 +56,15 @@ class Function:
 
 @dataclass(frozen=True)
 class Sequence:
-    """What a function does while a static key is off; ``no_ops`` are the key's."""
+    """What a function does while a static key is off; ``no_ops`` are the key's.
+
+    ``ways``: how many ways there are through it, loops left out, by how many
+    instructions they take.
+    """
 
     lines: tuple[str, ...]
     no_ops: int
+    ways: Counter[int] = field(default_factory=Counter)
 
 
 def functions(object_file: Path) -> dict[str, Function]:
@@ -142,4 +148,49 @@ def sequence(function: Function, sites: dict[str, set[int]]) -> Sequence:
                 if target is not None and instruction.mnemonic != "call":
                     to_visit.append(target)
                 at = None if instruction.mnemonic in _ENDS else following.get(at)
-    return Sequence(tuple(lines), passed)
+    return Sequence(tuple(lines), passed, _ways(function, no_ops))
+
+
+def _ways(function: Function, no_ops: set[int]) -> Counter[int]:
+    """See `Sequence`. What only says where code was put does not count: no-ops and jumps.
+
+    From the last instruction reached back to the entry, so each is looked at once.
+    """
+    addresses = sorted(function.code)
+    following = dict(pairwise(addresses))
+    graph = {at: _next_of(function, at, following.get(at), at in no_ops) for at in addresses}
+    ways: dict[int, Counter[int]] = {}
+    for at in _from_the_ends(graph, addresses[0]):
+        own = sum((ways[to] for to in graph[at] if to in ways), Counter()) or Counter({0: 1})
+        counts = at not in no_ops and not _is_inner_jump(function, at)
+        ways[at] = Counter({length + counts: number for length, number in own.items()})
+    return ways[addresses[0]]
+
+
+def _is_inner_jump(function: Function, at: int) -> bool:
+    instruction = function.code[at]
+    return instruction.mnemonic == "jmp" and instruction.target in function.code
+
+
+def _next_of(function: Function, at: int, following: int | None, is_no_op: bool) -> list[int]:
+    """Where a function may go on after an instruction."""
+    instruction = function.code[at]
+    found = [] if instruction.mnemonic in _ENDS else [following]
+    if not is_no_op and instruction.mnemonic != "call":
+        found.append(instruction.target)
+    return [to for to in found if to in function.code]
+
+
+def _from_the_ends(graph: dict[int, list[int]], entry: int) -> Iterator[int]:
+    """What can be reached from ``entry``, each after all it leads to, but for loops."""
+    seen, stack = {entry}, [(entry, iter(graph[entry]))]
+    while stack:
+        at, rest = stack[-1]
+        for to in rest:
+            if to not in seen:
+                seen.add(to)
+                stack.append((to, iter(graph[to])))
+                break
+        else:
+            stack.pop()
+            yield at

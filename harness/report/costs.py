@@ -19,7 +19,7 @@ def table(report: Report, version: str) -> Table:
         title=f"Instructions with CONFIG_NET_FALCON, Linux {version}", title_justify="left"
     )
     shown.add_column("function", no_wrap=True)
-    for heading in ("unpatched", "=y, off", "key's no-ops", "added besides"):
+    for heading in ("unpatched", "=y, off", "key's no-ops", "added on a way"):
         shown.add_column(heading, justify="right")
     shown.add_column("=n")
     for cost in report.costs:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 
 import pytest
 
 from harness.kernel import cost
-from harness.kernel.disassembly import functions, key_sites, sequence
+from harness.kernel.disassembly import Sequence, functions, key_sites, sequence
 
 # A static key as x86 has it: a five-byte no-op, and an entry in the jump table.
 KEY = """\
@@ -71,6 +72,49 @@ def test_layout_does_not_matter(compiled):
 def test_a_loop_ends(compiled):
     loop = rx(compiled("int rx(int a) { while (a > 3) a = a / 2 + (a & 1); return a; }\n"))
     assert any(line.startswith("-> ") for line in loop.lines)
+
+
+LOOP = "int rx(int a, int b) { if (b) while (a > 3) a = a / 2 + (a & 1); return a; }\n"
+
+
+def test_the_ways_through_a_function(compiled):
+    always = rx(compiled(ALWAYS))
+    assert always.ways.total() == 2
+    assert max(always.ways) < len(always.lines)
+    assert rx(compiled(PLAIN)).ways == {len(rx(compiled(PLAIN)).lines): 1}
+    assert rx(compiled(HOOKED)).ways == rx(compiled(PLAIN)).ways
+
+
+def test_ways_are_counted_past_a_loop(compiled):
+    assert 2 <= rx(compiled(LOOP)).ways.total() <= 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "added"),
+    [
+        ({5: 1, 9: 2}, {5: 1, 9: 2}, 0),
+        ({5: 1, 9: 2}, {4: 1, 9: 2}, 0),
+        ({5: 1, 9: 2}, {4: 1, 8: 1, 9: 1}, 0),
+        ({5: 1, 9: 2}, {5: 1, 9: 1, 10: 1}, 1),
+        ({5: 1, 9: 2}, {7: 1, 8: 2}, 2),
+        ({5: 1, 9: 2}, {4: 1, 7: 2}, -1),
+    ],
+)
+def test_what_is_added_is_added_on_some_way(before, after, added):
+    """12 instructions before and 14 after: some of them for the one way, some for the other."""
+    old, new = (Sequence(("",) * n, 0, Counter(w)) for n, w in ((12, before), (14, after)))
+    assert cost._added(old, new) == added
+
+
+def test_the_same_instructions_add_nothing():
+    """Where a loop is entered may depend on the layout, and so the ways do."""
+    same = ("push", "pop")
+    assert cost._added(Sequence(same, 0, Counter({2: 1})), Sequence(same, 0, Counter({3: 1}))) == 0
+
+
+def test_without_the_same_ways_instructions_count():
+    old, new = Sequence(("",) * 12, 0, Counter({9: 2})), Sequence(("",) * 14, 0, Counter({9: 3}))
+    assert cost._added(old, new) == 2
 
 
 # Calls that need no linker: the callees are in the same section.
