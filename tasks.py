@@ -428,6 +428,26 @@ def bench(
 
 @task
 @options(
+    kernel="One kernel line; default: all that were measured.",
+    to="Directory for the page, report.json and samples.csv; default: results/report.",
+)
+def report(_c, kernel=None, to=None):
+    """Put what bench measured of the paper's figures on one HTML page; prints where it is.
+
+    Plots beside the paper's claims, a verdict on each claim, and where each number
+    comes from. The page needs no network; the samples are beside it as CSV and JSON.
+    """
+    from harness.report import evidence, page
+
+    kernels = evidence.collect(kernel)
+    written = page.write(kernels, _path(to) or page.DIRECTORY)
+    out.print(str(written), markup=False)
+    for one in kernels:
+        out.print(one.summary(), markup=False)
+
+
+@task
+@options(
     interval="Seconds between two measurements; default: 1.",
     once="Measure once, print it, and end.",
     json="Print a line of JSON for each measurement.",

@@ -26,6 +26,8 @@ from harness.lab.instructions import Config, Sample
 from harness.paths import PROJECT, RESULTS
 
 QUICK_ROUNDS, QUICK_PACKETS = 2, 4000
+# What samples must have in common to stand beside each other.
+CONDITIONS = ("commit", "cpus", "packets")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ def file_of(release: str, figure: str) -> Path:
     return RESULTS / "bench" / release / f"figure-{figure}.jsonl"
 
 
+def releases() -> list[str]:
+    """The kernel releases of which there are samples."""
+    return sorted({path.parent.name for path in (RESULTS / "bench").glob("*/figure-*.jsonl")})
+
+
 def load(release: str, figure: str) -> list[Row]:
     """The samples there are of a figure. A line that was cut short is left out."""
     path = file_of(release, figure)
@@ -120,8 +127,7 @@ def run(
 
 
 def _fits(row: Row, context: dict[str, Any]) -> bool:
-    same = ("commit", "cpus", "packets")
-    return all(row.context.get(name) == context[name] for name in same)
+    return all(row.context.get(name) == context[name] for name in CONDITIONS)
 
 
 def _is_complete(experiment: Experiment, samples: list[Sample], rounds: int) -> bool:

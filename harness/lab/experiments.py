@@ -20,12 +20,16 @@ _CLAIMS = Path(__file__).with_name("claims.toml")
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says: ``name`` ("E10"), where its ``source`` is, ``workload``, ``text``."""
+    """What the paper says: ``name`` ("E10"), where its ``source`` is, ``workload``, ``text``.
+
+    ``unmeasured``: why no experiment speaks to it; "" if one does.
+    """
 
     name: str
     source: str
     workload: str
     text: str
+    unmeasured: str = ""
 
 
 @cache
