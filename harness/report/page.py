@@ -147,7 +147,10 @@ def _section(kernel: Kernel, one: Evidence) -> Section:
 def _bars(one: Evidence, measure: Measure) -> Plot:
     """A measure by point and mode, as a ratio to the baseline or as the number it is."""
     value = one.ratio if measure.is_ratio else one.counted
-    values = {p: {mode: value(p, mode, measure) for mode in one.modes} for p in one.points}
+    values = {
+        _title(one, point): {mode: value(point, mode, measure) for mode in one.modes}
+        for point in one.points
+    }
     form, reference = (".2f", 1.0) if measure.is_ratio else (measure.form, None)
     label = f"{one.experiment.baseline} = 1" if measure.is_ratio else measure.unit
     return Plot(
@@ -156,6 +159,10 @@ def _bars(one: Evidence, measure: Measure) -> Plot:
         address=plots.bars(values, label, form, reference),
         table=_table(one, measure),
     )
+
+
+def _title(one: Evidence, point: str) -> str:
+    return f"{one.experiment.axis}: {point}"
 
 
 def _table(one: Evidence, measure: Measure) -> Table:
@@ -240,7 +247,9 @@ def _stack(
     return Plot(
         caption,
         note,
-        plots.stacks(values, "instructions a packet", colours),
+        plots.stacks(
+            {_title(one, p): own for p, own in values.items()}, "instructions a packet", colours
+        ),
         Table("Instructions a packet", [one.experiment.axis, "", *one.modes], rows),
     )
 

@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The report: which samples it shows, what it says to each claim, what the page needs."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from statistics import median
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from harness.errors import FalconError
+from harness.lab import campaign, experiments, stages
+from harness.lab.campaign import Row
+from harness.lab.experiments import EXPERIMENTS
+from harness.lab.instructions import Sample
+from harness.overlay.modes import MODES
+from harness.report import evidence, page, plots
+from harness.report.evidence import MEASURES, NOT_MEASURED, STATES, Evidence, Kernel
+
+RELEASE = "6.12.7-falcon"
+ROUNDS = 3
+CONTEXT = {
+    "measure": "instructions",
+    "kernel": RELEASE,
+    "packets": 10_000,
+    "cpus": 7,
+    "host": "x86_64, Linux 6.1.0",
+    "commit": "abcdef012345",
+    "command": "./inv bench --figure all & <more>",
+    "started": "2025-11-25T08:00:00+00:00",
+}
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(campaign, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def sample(mode: str, number: int, busiest: float = 1000.0) -> Sample:
+    """Less on the busiest CPU the later a mode stands in the list, and it differs by round."""
+    busiest *= (1 + 0.07 * number) * (1 - 0.05 * list(MODES).index(mode))
+    stage = (50.0, 300.0, 20.0, 10.0)
+    return Sample(
+        mode=mode,
+        round=number,
+        delivered=10_000,
+        lost=1,
+        out_of_order=0,
+        sent_per_second=4000.0,
+        softirqs=0.1 * len(mode),
+        stages=3.0,
+        work=(busiest, *stage[number:], *stage[:number], 600.0),
+        groups={"VXLAN": busiest, "socket": 900.0, "bridge": 80.0, "idle": 5000.0},
+    )
+
+
+def rows_of(figure: str, *, points: int | None = None, rounds: int = ROUNDS, **context: Any):
+    """Every mode in so many rounds of the first points, all by default."""
+    experiment = EXPERIMENTS[figure]
+    return [
+        Row(figure, point.label, sample(mode, number), CONTEXT | context)
+        for point in experiment.points[:points]
+        for number in range(rounds)
+        for mode in experiment.modes
+    ]
+
+
+def keep(rows: list[Row], release: str = RELEASE) -> None:
+    for row in rows:
+        path = campaign.file_of(release, row.figure)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(row.to_json() + "\n")
+
+
+def keep_all(release: str = RELEASE) -> None:
+    for figure in EXPERIMENTS:
+        keep(rows_of(figure, kernel=release), release)
+
+
+def selected(figure: str, rows: list[Row]) -> list[Row]:
+    return evidence.select(EXPERIMENTS[figure], rows)
+
+
+def the_kernel() -> Kernel:
+    (kernel,) = evidence.collect()
+    return kernel
+
+
+class Parsed(HTMLParser):
+    """The page's elements with their attributes, and its rows of cells."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self._in_cell = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self._in_cell = True
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.rows[-1][-1] += data
+
+    def values(self, name: str) -> list[str]:
+        return [attrs[name] or "" for _, attrs in self.elements if name in attrs]
+
+    def texts(self) -> list[list[str]]:
+        return [[" ".join(cell.split()) for cell in row] for row in self.rows]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of two kernels, one of which has but one figure, drawn once for many tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(campaign, "RESULTS", tmp_path_factory.mktemp("results"))
+        keep_all()
+        keep(rows_of("19", kernel="6.1.5-falcon"), "6.1.5-falcon")
+        return page.render(evidence.collect())
+
+
+# ---- which samples are shown -----------------------------------------------------------------
+
+
+def test_rounds_that_were_cut_short_are_left_out() -> None:
+    whole = rows_of("19")
+    assert selected("19", whole[:-1]) == [row for row in whole if row.sample.round < ROUNDS - 1]
+    assert selected("19", whole[:3]) == []
+
+
+def test_a_mode_that_the_figure_has_no_more_is_left_out() -> None:
+    whole = rows_of("19")
+    assert selected("19", [*whole, replace(whole[0], sample=sample("rps-pipe", 0))]) == whole
+
+
+def test_a_point_that_was_measured_again_counts_once() -> None:
+    first = rows_of("19", started="2025-11-25T07:00:00+00:00")[:-1]
+    again = rows_of("19", started="2025-11-25T09:00:00+00:00")
+    assert selected("19", first + again) == again
+    assert selected("19", again + first) == again
+
+
+def test_a_figure_that_was_cut_short_goes_on_in_another_run() -> None:
+    before = rows_of("10", points=2)
+    whole = rows_of("10", started="2025-11-26T09:00:00+00:00")
+    after = [row for row in whole if row.point not in ("16 B", "256 B")]
+    assert selected("10", after + before) == before + after
+
+
+LATER = "2025-11-26T09:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("other", "is_better"),
+    [
+        ({"commit": "fedcba", "started": LATER}, True),
+        ({"commit": "fedcba", "started": "2025-01-01T00:00:00+00:00"}, False),
+        ({"commit": "fedcba", "started": LATER, "points": 1}, False),
+        ({"packets": campaign.QUICK_PACKETS, "started": LATER}, False),
+        ({"cpus": 9, "started": LATER}, True),
+    ],
+)
+def test_samples_of_different_conditions_never_mix(other: dict[str, Any], is_better: bool) -> None:
+    ours, others = rows_of("4"), rows_of("4", **other)
+    assert selected("4", ours + others) == (others if is_better else ours)
+
+
+# ---- what it says -------------------------------------------------------------------------------
+
+
+def test_a_claim_has_an_experiment_or_a_reason() -> None:
+    covered = {name for experiment in EXPERIMENTS.values() for name in experiment.claims}
+    assert {n for n, claim in experiments.claims().items() if not claim.unmeasured} == covered
+
+
+def test_every_claim_has_a_state() -> None:
+    keep_all()
+    kernel = the_kernel()
+    named = [finding.verdict.claim.name for finding in kernel.findings]
+    assert named == [f"E{number}" for number in range(1, 27)]
+    assert sum(kernel.counts.values()) == 26 and all(kernel.counts.values())
+    counts = ", ".join(f"{kernel.counts[state]} {state}" for state in STATES)
+    assert kernel.summary() == f"Linux {RELEASE}: {counts}"
+
+
+def test_what_was_not_measured_is_told_apart_from_what_has_no_whole_round() -> None:
+    keep(rows_of("4"))
+    keep(rows_of("19")[:2])
+    said = {f.verdict.claim.name: (f.state, f.verdict.said) for f in the_kernel().findings}
+    assert said["E10"] == (NOT_MEASURED, "figure 10: not measured on this kernel yet")
+    assert said["E25"] == (NOT_MEASURED, "figure 19: no round is whole")
+    assert said["E6"][0] != NOT_MEASURED
+
+
+def test_a_verdict_on_some_of_the_points_says_so() -> None:
+    keep(rows_of("13", points=2))
+    (finding,) = (f for f in the_kernel().findings if f.verdict.claim.name == "E16")
+    assert finding.verdict.said.endswith("(2 of 4 points)")
+
+
+@pytest.mark.parametrize("line", [None, "6.12", "6.1"])
+def test_nothing_to_report_is_one_line(line: str | None) -> None:
+    if line == "6.1":
+        keep_all()  # of 6.12, which is not 6.1
+    with pytest.raises(FalconError, match=r"nothing to report.*\./inv bench --figure all") as error:
+        evidence.collect(line)
+    assert "\n" not in str(error.value)
+    assert (f"--kernel {line}" in str(error.value)) is bool(line)
+
+
+def test_the_newest_kernel_comes_first_and_one_line_can_be_chosen() -> None:
+    for release in ("6.1.192-falcon", "6.12.9-falcon", "6.12.117-falcon", "5.4.286-falcon"):
+        keep(rows_of("4"), release)
+    releases = [kernel.release for kernel in evidence.collect()]
+    assert releases == ["6.12.117-falcon", "6.12.9-falcon", "6.1.192-falcon", "5.4.286-falcon"]
+    assert [kernel.release for kernel in evidence.collect("6.1")] == ["6.1.192-falcon"]
+
+
+# ---- the page -----------------------------------------------------------------------------------
+
+
+def test_every_claim_is_on_the_page_once_with_a_state_for_each_kernel(html: str) -> None:
+    bodies = re.findall(r'<tbody id="(E\d+)">(.*?)</tbody>', html, re.DOTALL)
+    assert [name for name, _ in bodies] == list(experiments.claims())
+    for name, body in bodies:
+        states = re.findall(r'<span class="verdict (yes|no|none)">', body)
+        claim = experiments.claims()[name]
+        assert len(states) == (1 if claim.unmeasured else 2)
+        if claim.unmeasured:
+            assert states == ["none"]
+            assert page.together(claim.unmeasured) in unescape(body)
+
+
+def ratio_by_hand(point: str, mode: str, baseline: str, of: Callable[[Sample], float]) -> float:
+    rows = [row for row in rows_of("13") if row.point == point]
+    by_round = {(row.sample.round, row.sample.mode): of(row.sample) for row in rows}
+    return median(by_round[n, mode] / by_round[n, baseline] for n in range(ROUNDS))
+
+
+def test_ratios_on_the_page_are_those_of_the_rounds(html: str) -> None:
+    rows = Parsed(html).texts()
+    column = next(row for row in rows if "capacity, con = 1" in row).index("capacity, con = 1")
+    expected = ratio_by_hand("8", "falcon", "con", lambda sample: 1 / sample.busiest)
+    of_falcon = [row for row in rows if row[:3] == ["8", "falcon", str(ROUNDS)]]
+    assert [row[column] for row in of_falcon] == [f"{expected:.2f}"]
+    assert expected != 1
+
+
+def test_every_number_has_its_kernel_commit_machine_and_command(html: str) -> None:
+    origins = [row for row in Parsed(html).texts() if CONTEXT["commit"] in row]
+    assert len(origins) == len(EXPERIMENTS) + 1
+    told = ("kernel", "commit", "host", "cpus", "packets", "started", "command")
+    assert origins[0][1:] == [str(CONTEXT[name]) for name in told]
+
+
+def test_text_of_the_results_is_no_markup(html: str) -> None:
+    assert "&amp; &lt;more&gt;" in html and "<more>" not in html
+
+
+def pictures(html: str) -> list[str]:
+    addresses = [attrs["src"] for tag, attrs in Parsed(html).elements if tag == "img"]
+    start = "data:image/svg+xml;base64,"
+    assert all(address and address.startswith(start) for address in addresses)
+    return [base64.b64decode(a.removeprefix(start)).decode() for a in addresses if a]
+
+
+def test_the_page_refers_to_nothing_outside(html: str) -> None:
+    parsed = Parsed(html)
+    ids = parsed.values("id")
+    assert len(ids) == len(set(ids))
+    links = parsed.values("href")
+    assert (
+        links and {link[0] for link in links} == {"#"} and {link[1:] for link in links} <= set(ids)
+    )
+    assert {tag for tag, _ in parsed.elements}.isdisjoint({"script", "link", "iframe", "object"})
+    assert not re.search(r"https?:|url\(|@import|srcset", html)
+    for picture in pictures(html):
+        inside = re.findall(r'(?:href|src)="([^"]*)"|url\(([^)]*)\)', picture)
+        assert all((link or url).startswith("#") for link, url in inside)
+
+
+def test_a_picture_shows_modes_and_medians(html: str) -> None:
+    texts = ["".join(ElementTree.fromstring(svg).itertext()) for svg in pictures(html)]
+    assert len(texts) == 2 * (len(EXPERIMENTS) + 1) + sum(
+        len(Evidence(EXPERIMENTS[figure], (), ()).measures) for figure in (*EXPERIMENTS, "19")
+    )
+    expected = ratio_by_hand("8", "falcon+split", "con", lambda sample: 1 / sample.busiest)
+    (capacity,) = (t for t in texts if "flows: 8" in t and "con = 1" in t)
+    assert "falcon+split" in capacity and f"{expected:.2f}" in capacity
+
+
+def test_the_same_samples_give_the_same_page() -> None:
+    keep(rows_of("19"))
+    assert page.render(evidence.collect()) == page.render(evidence.collect())
+
+
+def test_notes_say_what_a_reader_must_know() -> None:
+    keep(rows_of("13cd", points=2, packets=campaign.QUICK_PACKETS))
+    keep(rows_of("13cd", points=1, commit="fedcba"))
+    text = page.render(evidence.collect())
+    assert "a write of 4096 bytes" in text
+    assert "Not measured: flows 4." in text
+    assert "A quick run" in text
+    assert f"{ROUNDS * len(EXPERIMENTS['13cd'].modes)} more samples are not shown" in text
+
+
+def test_numbers_stay_with_their_units() -> None:
+    assert page.together("at 16 B: -3%, 87 % of 4 KB") == (
+        "at 16\N{NO-BREAK SPACE}B:\N{NO-BREAK SPACE}\N{MINUS SIGN}3%,"
+        " 87\N{NO-BREAK SPACE}% of 4\N{NO-BREAK SPACE}KB"
+    )
+
+
+# ---- pictures ---------------------------------------------------------------------------------
+
+
+def test_work_is_told_apart_by_group_and_by_role() -> None:
+    assert page.work_groups(sample("host", 0)) == {"VXLAN": 1000.0, "socket": 900.0, "bridge": 80.0}
+    roles = page.by_role(sample("host", 1))
+    assert list(roles.items()) == [
+        *(("NIC", 1070.0), ("stage CPU 1", 300.0), ("stage CPU 2", 50.0)),
+        *(("stage CPU 3", 20.0), ("stage CPU 4", 10.0), ("receiver", 600.0)),
+    ]
+
+
+def test_parts_add_up() -> None:
+    keep(rows_of("19"))
+    one = the_kernel().figures["19"]
+    parts = one.parts("16 B", "falcon", page.by_role)
+    total = MEASURES["total"].counted
+    works = [total(s) for s in one.samples("16 B") if s.mode == "falcon"]
+    assert sum(parts.values()) == pytest.approx(sum(works) / ROUNDS)
+
+
+def test_colours_are_of_modes_and_groups_that_there_are() -> None:
+    assert set(plots.MODE_COLOURS) == set(MODES)
+    assert set(plots.GROUP_COLOURS) <= set(stages.names())
+
+
+# ---- files ------------------------------------------------------------------------------------
+
+
+def test_page_json_and_csv_are_written(tmp_path: Path) -> None:
+    keep(rows_of("19")[:-1])
+    written = page.write(evidence.collect(), tmp_path / "new" / "report")
+    assert written == tmp_path / "new" / "report" / "report.html"
+    data = json.loads(written.with_name("report.json").read_text())
+    assert len(data["findings"]) == 26
+    number = next(n for n in data["numbers"] if (n["figure"], n["mode"]) == ("19", "falcon"))
+    busiest = sorted(sample("falcon", n).busiest for n in range(ROUNDS - 1))
+    assert number["capacity"]["counted"] == {
+        "median": pytest.approx(sum(busiest) / 2),
+        "least": busiest[0],
+        "greatest": busiest[-1],
+    }
+    lines = list(csv.DictReader(io.StringIO(written.with_name("samples.csv").read_text())))
+    assert len(lines) == len(data["samples"]) == len(rows_of("19")) - 1
+    whole = len(EXPERIMENTS["19"].modes) * (ROUNDS - 1)
+    assert [line["shown"] for line in lines].count("1") == whole
+    assert float(lines[0]["busiest"]) == sample("host", 0).busiest
+    assert lines[0]["context: commit"] == CONTEXT["commit"]
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
+    keep(rows_of("4"))
+    (tmp_path / "file").touch()
+    with pytest.raises(FalconError, match="cannot write to"):
+        page.write(evidence.collect(), tmp_path / "file")
