@@ -168,12 +168,12 @@ def _title(one: Evidence, point: str) -> str:
 def _table(one: Evidence, measure: Measure) -> Table:
     """The numbers of a measure, and the ratios, a row a point and mode."""
     columns = [
-        *(one.experiment.axis, "mode", "rounds", measure.unit, "least", "most"),
+        *(one.experiment.axis, "mode", "rounds", "median", "least", "most"),
         *(f"{measure.title.lower()}, {one.experiment.baseline} = 1", "least", "most"),
         *("out of order", "lost", "packets sent a second"),
     ]
     rows = [_cells(one, point, mode, measure) for point in one.points for mode in one.modes]
-    return Table(f"{measure.title}: medians of the rounds", columns, rows)
+    return Table(f"{measure.title}: {measure.unit}", columns, rows)
 
 
 def _cells(one: Evidence, point: str, mode: str, measure: Measure) -> list[str]:
