@@ -448,6 +448,50 @@ def report(_c, kernel=None, to=None):
 
 @task
 @options(
+    kernel=f"Kernel line whose newest samples in results/bench are used; default: {DEFAULT}.",
+    modes="Modes to predict, by commas, the baseline first.",
+    size="Bytes of payload a message, of the samples too; default: 16.",
+    flows="UDP flows; default: 16.",
+    containers="Containers that they go to in turn, each with a CPU of its own; default: 16.",
+    cpus="CPUs for the stages; default: 16.",
+    nics="Queues of the NIC, each with a CPU of its own; default: 4.",
+    ips="Instructions a second of each CPU, an assumption; default: 3e9.",
+    check="Compare the model with what was measured, and say how far off it is.",
+)
+def predict(
+    _c,
+    kernel=DEFAULT,
+    modes="con,rps-pipe,falcon,falcon+split",
+    size=16,
+    flows=16,
+    containers=16,
+    cpus=16,
+    nics=4,
+    ips=3e9,
+    check=False,
+):
+    """Predict throughput and latency on more CPUs than can be booted: a model, no measurement.
+
+    A simulation of the pipeline, which is fed with the instructions a stage costs
+    as "bench --figure 10" measured them, and places packets by the kernel's code.
+    """
+    from harness.lab import model, scenario
+    from harness.report import predictions
+
+    fed = model.feed(kernel, size)
+    if check:
+        checks = model.check(fed)
+        out.print(predictions.check_table(checks, fed))
+        out.print(predictions.verdict(checks), markup=False)
+        return
+    setup = model.Setup(flows, containers, scenario.Cpus.apart(nics, cpus, containers), ips)
+    found = model.predict(fed, setup, modes.split(","))
+    out.print(predictions.table(found, predictions.title(fed, setup)))
+    out.print(predictions.remark(found), markup=False)
+
+
+@task
+@options(
     interval="Seconds between two measurements; default: 1.",
     once="Measure once, print it, and end.",
     json="Print a line of JSON for each measurement.",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.console import note
+from harness.kernel import series
 from harness.lab import instructions
 from harness.lab.experiments import Experiment, Point
 from harness.lab.instructions import Config, Sample
@@ -107,6 +109,21 @@ def load(release: str, figure: str) -> list[Row]:
         except (ValueError, TypeError, KeyError):
             note(f"{path}: a line that is no sample is left out")
     return rows
+
+
+def newest_release(kernel: str) -> str | None:
+    """The newest release of a kernel line, e.g. "6.12", that something was measured on."""
+    line = series.load(kernel)
+    return max(filter(line.matches, releases()), key=_version, default=None)
+
+
+def _version(release: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", release)]
+
+
+def latest(rows: list[Row]) -> list[Row]:
+    """Those of a figure that were measured under the conditions of the last one."""
+    return [row for row in rows if _fits(row, rows[-1].context)]
 
 
 def run(

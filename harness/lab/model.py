@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Predictions for more CPUs, flows and containers than can be booted.
+
+In: what stages cost, as measured with one flow (`feed`), and a `Setup`. Out: a `Prediction`
+for each mode (`predict`), and a `Check` for each measured point that the model was not fed
+with (`check`). What is simulated, and what is not: `harness.lab.pipeline`,
+``docs/decisions/0041``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+from harness.console import note
+from harness.errors import FalconError
+from harness.lab import campaign, stagecosts
+from harness.lab.experiments import EXPERIMENTS, Point
+from harness.lab.instructions import LOST_AT_MOST, Sample
+from harness.lab.loads import Load, UdpLoad
+from harness.lab.pipeline import Simulation
+from harness.lab.scenario import Cpus, Outcome, Scenario, StageCosts
+from harness.overlay.cpus import CpuPlan
+
+# The figure whose samples of one flow say what stages cost.
+FIGURE = "10"
+# Packets a run, and how often flows' hashes are drawn.
+PACKETS, PACKETS_A_FLOW, DRAWS = 20_000, 100, 5
+# The least number of times that a run samples the load; the kernel's interval is for longer ones.
+SAMPLES, INTERVAL_S = 20, 0.05
+# A capacity is known to this share of itself; what a run may end with more under way than it
+# began with, as a share of what came.
+PRECISION, LEFT_AT_MOST = 0.01, 0.01
+# Latency is asked at this share of the least capacity of all modes.
+LATENCY_LOAD = 0.8
+# A check is of loads that make no CPU busy, as in a measurement: so often, so many packets.
+CALM_LOAD, CALM_DRAWS, CALM_PACKETS_A_FLOW, CALM_IPS = 0.2, 31, 30, 1e9
+
+Costs = Mapping[str, StageCosts]
+
+
+# ---- what it is fed with ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fed:
+    """``costs`` by mode, as measured with messages of ``size`` bytes on Linux ``release``."""
+
+    release: str
+    size: int
+    costs: Costs
+
+    @property
+    def point(self) -> str:
+        """The label of the point they are from."""
+        return f"{self.size} B"
+
+    def of(self, mode: str) -> StageCosts:
+        """The costs in a mode."""
+        if mode not in self.costs:
+            raise FalconError(
+                f"nothing says what a packet's stages cost in mode {mode}",
+                f"figure {FIGURE}, {self.point}, has samples that do for {', '.join(self.costs)}",
+                f"take one of these, or measure more rounds: ./inv bench --figure {FIGURE}",
+            )
+        return self.costs[mode]
+
+
+def feed(kernel: str, size: int) -> Fed:
+    """The costs as measured on the newest release of a kernel line."""
+    release = campaign.newest_release(kernel)
+    rows = campaign.latest(campaign.load(release, FIGURE)) if release else []
+    samples = [row.sample for row in rows if row.point == f"{size} B"]
+    costs = stagecosts.by_mode(samples)
+    if release is None or not costs:
+        raise FalconError(
+            f"the model has nothing to be fed with for Linux {kernel} and {size} B",
+            f"results/bench has no samples of figure {FIGURE} that say what a stage costs",
+            f"run: ./inv bench --figure {FIGURE}",
+        )
+    return Fed(release, size, costs)
+
+
+# ---- predictions --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A host to predict: ``ips`` instructions a second on each of its ``cpus``."""
+
+    flows: int
+    containers: int
+    cpus: Cpus
+    ips: float
+
+    def scenario(self, mode: str, rate: float, seed: int) -> Scenario:
+        """Long enough for `PACKETS`, and for each flow's hundred."""
+        seconds = max(PACKETS, PACKETS_A_FLOW * self.flows) / rate
+        return Scenario(
+            mode=mode,
+            rate=rate,
+            cpus=self.cpus,
+            ips=self.ips,
+            flows=self.flows,
+            containers=self.containers,
+            seconds=seconds,
+            seed=seed,
+            interval=min(INTERVAL_S, seconds / SAMPLES),
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """``capacities``, packets a second, one a draw of flows' hashes; the ``bound``: what the
+    busiest CPU does at the median one. ``p50`` and ``p99`` of the latency, seconds, at ``rate``.
+    """
+
+    mode: str
+    capacities: tuple[float, ...]
+    bound: str
+    rate: float
+    p50: float
+    p99: float
+
+
+def predict(fed: Fed, setup: Setup, modes: Sequence[str]) -> list[Prediction]:
+    """What the model says of each mode. The same arguments give the same numbers."""
+    costs = {mode: fed.of(mode) for mode in modes}
+    found = {}
+    for mode in modes:
+        found[mode] = [capacity(costs[mode], setup, mode, seed) for seed in range(DRAWS)]
+        note(f"model: {mode}: {median(c.rate for c in found[mode]):,.0f} packets/s")
+    rate = LATENCY_LOAD * min(c.rate for draws in found.values() for c in draws)
+    return [_prediction(costs[mode], setup, mode, found[mode], rate) for mode in modes]
+
+
+def _prediction(
+    costs: StageCosts, setup: Setup, mode: str, draws: Sequence[Capacity], rate: float
+) -> Prediction:
+    calm = [run(costs, setup.scenario(mode, rate, seed)) for seed in range(DRAWS)]
+    percent = quantiles([value for out in calm for value in out.latencies], n=100)
+    middle = sorted(draws, key=lambda draw: draw.rate)[len(draws) // 2]
+    rates = tuple(draw.rate for draw in draws)
+    return Prediction(mode, rates, middle.bound, rate, percent[49], percent[98])
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The highest ``rate``, packets a second; ``bound``: what the CPU does that is busiest then."""
+
+    rate: float
+    bound: str
+
+
+def capacity(costs: StageCosts, setup: Setup, mode: str, seed: int) -> Capacity:
+    """The highest rate at which no more than `LOST_AT_MOST` is dropped and no queue only grows.
+
+    That is the paper's rate "before packet drop occurs" (section 6.1).
+    """
+    low, high, bound = 0.0, _ceiling(costs, setup), ""
+    while high - low > PRECISION * high:
+        rate = (low + high) / 2
+        out = run(costs, setup.scenario(mode, rate, seed))
+        if _keeps_up(out):
+            low, bound = rate, setup.cpus.role(out.busiest)
+        else:
+            high = rate
+    return Capacity(low, bound)
+
+
+def _ceiling(costs: StageCosts, setup: Setup) -> float:
+    """The rate that no way to place stages could exceed."""
+    cpus = setup.cpus
+    cheapest = max(
+        costs.nic / len(cpus.nics), costs.app / len(cpus.programs), costs.total / len(cpus.all)
+    )
+    return setup.ips / cheapest
+
+
+def _keeps_up(out: Outcome) -> bool:
+    few_lost = out.dropped.total() <= LOST_AT_MOST * out.sent
+    return few_lost and len(out.latencies) >= (1 - LEFT_AT_MOST) * out.sent_then
+
+
+def run(costs: StageCosts, scenario: Scenario) -> Outcome:
+    """Simulate a scenario."""
+    return Simulation(costs, scenario).run()
+
+
+# ---- the model against what was measured --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """Instructions a packet on the busiest CPU, ``predicted`` and ``measured``, each for several
+    draws of flows' hashes.
+
+    That is the inverse of a capacity, so nothing depends on the speed of CPUs.
+    """
+
+    figure: str
+    point: str
+    mode: str
+    predicted: tuple[float, ...]
+    measured: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        """The median of the one over that of the other, less 1."""
+        return median(self.predicted) / median(self.measured) - 1
+
+
+def check(fed: Fed) -> list[Check]:
+    """The model against every point measured with the same messages that it was not fed with."""
+    found = []
+    for figure, experiment in EXPERIMENTS.items():
+        rows = campaign.latest(campaign.load(fed.release, figure))
+        for point in experiment.points:
+            if _is_comparable(fed, figure, point):
+                own = [row.sample for row in rows if row.point == point.label]
+                found += _checks(fed, figure, point, own)
+    if not found:
+        raise FalconError(
+            f"nothing was measured with {fed.size} B on Linux {fed.release} to check against",
+            f"but figure {FIGURE}, which the model is fed with",
+            "run: ./inv bench --figure 13,14",
+        )
+    return found
+
+
+def _is_comparable(fed: Fed, figure: str, point: Point) -> bool:
+    """A model of datagrams knows nothing of TCP."""
+    was_fed = (figure, point.label) == (FIGURE, fed.point)
+    return isinstance(point.load, UdpLoad) and point.load.size == fed.size and not was_fed
+
+
+def _checks(fed: Fed, figure: str, point: Point, samples: Sequence[Sample]) -> list[Check]:
+    """One for each mode that was measured and has costs."""
+    found = []
+    for mode, costs in fed.costs.items():
+        own = [sample for sample in samples if sample.mode == mode]
+        if own:
+            cpus = Cpus.of(CpuPlan.of(tuple(range(len(own[0].work)))))
+            draws = range(CALM_DRAWS)
+            predicted = tuple(busiest(costs, point.load, mode, cpus, seed) for seed in draws)
+            measured = tuple(sample.busiest for sample in own)
+            found.append(Check(figure, point.label, mode, predicted, measured))
+    return found
+
+
+def busiest(costs: StageCosts, load: Load, mode: str, cpus: Cpus, seed: int) -> float:
+    """Instructions a packet on the busiest CPU, at a rate that makes none busy."""
+    rate = CALM_LOAD * CALM_IPS / costs.total
+    scenario = Scenario(
+        mode=mode,
+        rate=rate,
+        cpus=cpus,
+        ips=CALM_IPS,
+        flows=load.flows,
+        containers=load.containers,
+        seconds=CALM_PACKETS_A_FLOW * load.flows / rate,
+        steady=True,
+        seed=seed,
+    )
+    out = run(costs, scenario)
+    return out.busy[out.busiest] * CALM_IPS / len(out.latencies)
