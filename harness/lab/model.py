@@ -10,7 +10,7 @@ with (`check`). What is simulated, and what is not: `harness.lab.pipeline`,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median, quantiles
 
 from harness.console import note
@@ -35,7 +35,7 @@ PRECISION, LEFT_AT_MOST = 0.01, 0.01
 # Latency is asked at this share of the least capacity of all modes.
 LATENCY_LOAD = 0.8
 # A check is of loads that make no CPU busy, as in a measurement: so often, so many packets.
-CALM_LOAD, CALM_DRAWS, CALM_PACKETS_A_FLOW, CALM_IPS = 0.2, 31, 30, 1e9
+CALM_LOAD, CALM_DRAWS, CALM_PACKETS_A_FLOW = 0.2, 31, 30
 
 Costs = Mapping[str, StageCosts]
 
@@ -159,23 +159,26 @@ def capacity(costs: StageCosts, setup: Setup, mode: str, seed: int) -> Capacity:
     That is the paper's rate "before packet drop occurs" (section 6.1).
     """
     low, high, bound = 0.0, _ceiling(costs, setup), ""
-    while high - low > PRECISION * high:
-        rate = (low + high) / 2
+    guess = setup.ips / busiest(costs, setup, mode, seed)
+    rate, step = min(guess, high) * (1 - PRECISION / 2), PRECISION
+    while high - low > 1.01 * PRECISION * high:
         out = run(costs, setup.scenario(mode, rate, seed))
         if _keeps_up(out):
-            low, bound = rate, setup.cpus.role(out.busiest)
+            low, bound, further = rate, setup.cpus.role(out.busiest), rate * (1 + step)
         else:
-            high = rate
+            high, further = rate, rate * (1 - step)
+        # From the guess by longer and longer steps; then half way between the two.
+        rate, step = (further if low < further < high else (low + high) / 2), 2 * step
     return Capacity(low, bound)
 
 
 def _ceiling(costs: StageCosts, setup: Setup) -> float:
-    """The rate that no way to place stages could exceed."""
+    """A rate that no way to place stages could reach."""
     cpus = setup.cpus
     cheapest = max(
         costs.nic / len(cpus.nics), costs.app / len(cpus.programs), costs.total / len(cpus.all)
     )
-    return setup.ips / cheapest
+    return (1 + PRECISION) * setup.ips / cheapest
 
 
 def _keeps_up(out: Outcome) -> bool:
@@ -186,6 +189,18 @@ def _keeps_up(out: Outcome) -> bool:
 def run(costs: StageCosts, scenario: Scenario) -> Outcome:
     """Simulate a scenario."""
     return Simulation(costs, scenario).run()
+
+
+def busiest(costs: StageCosts, setup: Setup, mode: str, seed: int) -> float:
+    """Instructions a packet on the busiest CPU, at a rate that makes none busy."""
+    rate = CALM_LOAD * setup.ips / costs.total
+    scenario = replace(
+        setup.scenario(mode, rate, seed),
+        seconds=CALM_PACKETS_A_FLOW * setup.flows / rate,
+        steady=True,
+    )
+    out = run(costs, scenario)
+    return out.busy[out.busiest] * setup.ips / len(out.latencies)
 
 
 # ---- the model against what was measured --------------------------------------------------
@@ -241,27 +256,14 @@ def _checks(fed: Fed, figure: str, point: Point, samples: Sequence[Sample]) -> l
     for mode, costs in fed.costs.items():
         own = [sample for sample in samples if sample.mode == mode]
         if own:
-            cpus = Cpus.of(CpuPlan.of(tuple(range(len(own[0].work)))))
-            draws = range(CALM_DRAWS)
-            predicted = tuple(busiest(costs, point.load, mode, cpus, seed) for seed in draws)
+            setup = as_measured(point.load, len(own[0].work))
+            predicted = tuple(busiest(costs, setup, mode, seed) for seed in range(CALM_DRAWS))
             measured = tuple(sample.busiest for sample in own)
             found.append(Check(figure, point.label, mode, predicted, measured))
     return found
 
 
-def busiest(costs: StageCosts, load: Load, mode: str, cpus: Cpus, seed: int) -> float:
-    """Instructions a packet on the busiest CPU, at a rate that makes none busy."""
-    rate = CALM_LOAD * CALM_IPS / costs.total
-    scenario = Scenario(
-        mode=mode,
-        rate=rate,
-        cpus=cpus,
-        ips=CALM_IPS,
-        flows=load.flows,
-        containers=load.containers,
-        seconds=CALM_PACKETS_A_FLOW * load.flows / rate,
-        steady=True,
-        seed=seed,
-    )
-    out = run(costs, scenario)
-    return out.busy[out.busiest] * CALM_IPS / len(out.latencies)
+def as_measured(load: Load, cpus: int) -> Setup:
+    """The host that was measured, with so many CPUs; their speed makes no difference here."""
+    plan = CpuPlan.of(tuple(range(cpus)))
+    return Setup(load.flows, load.containers, Cpus.of(plan), ips=1e9)

@@ -38,7 +38,7 @@ uint32_t pick(const struct falcon_slot *slots, uint32_t nr, uint32_t hash, uint3
               uint32_t threshold, int two_choice, int *second);
 int gate_open(uint32_t nr, uint32_t load, uint32_t threshold);
 """
-# place_hash() is what falcon_want() of falcon.c does before it calls falcon_pick().
+# place_hash() is what falcon.c does before it calls falcon_pick().
 _SOURCE = """
 #include <stdint.h>
 #include "falcon_pick.h"
@@ -155,7 +155,7 @@ def _compile(header: str, library: Path) -> None:
         if done.returncode:
             raise FalconError(
                 f"{HEADER} does not compile",
-                done.stderr.strip().partition("\n")[0],
+                next((line for line in done.stderr.splitlines() if "error" in line), "gcc failed"),
                 f"if its functions have changed, {Path(__file__).name} must follow",
             )
         (box / "pick.so").replace(library)

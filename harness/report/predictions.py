@@ -75,25 +75,23 @@ def remark(predictions: Sequence[Prediction]) -> str:
 def check_table(checks: Sequence[Check], fed: Fed) -> Table:
     """A row a point and mode: the model's number beside the measured one."""
     heading = (
-        f"Model against measurement, Linux {fed.release}, {fed.size} B:"
-        f" instructions a packet, busiest CPU\nThe model was fed with figure {FIGURE},"
-        f" {fed.point}, and has seen none of these"
+        f"Model against measurement: instructions a packet on the busiest CPU\nLinux"
+        f" {fed.release}, {fed.size} B; fed with figure {FIGURE}, which is none of these"
     )
     shown = Table(title=heading, title_justify="left")
     for name in ("figure", "point", "mode"):
         shown.add_column(name, no_wrap=True)
-    for name in ("model", "least\nto most", "measured", "least\nto most", "error"):
+    for name in ("model", "measured", "least to most", "error"):
         shown.add_column(name, justify="right", no_wrap=True)
     for found in checks:
-        model, measured = Spread.of(found.predicted), Spread.of(found.measured)
+        measured = Spread.of(found.measured)
         shown.add_row(
             found.figure,
             found.point,
             found.mode,
-            f"{model.median:,.0f}",
-            f"{model.least:,.0f}-{model.greatest:,.0f}",
+            f"{median(found.predicted):,.0f}",
             f"{measured.median:,.0f}",
-            f"{measured.least:,.0f}-{measured.greatest:,.0f}",
+            f"{measured.least:,.0f} to {measured.greatest:,.0f}",
             f"{found.error:+.0%}",
         )
     return shown
