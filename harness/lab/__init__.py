@@ -5,4 +5,7 @@
 function belongs to, ``instructions`` compares modes by that, with ``guest`` on the machine
 and ``remote`` here. ``experiments`` are the paper's figures, ``campaign`` measures them,
 ``verdicts`` puts claim beside measurement.
+
+What cannot be booted is modelled: ``model`` asks ``pipeline``, a simulation, about a ``scenario``,
+with costs of ``stagecosts`` and placement by ``pick``, which is the kernel's.
 """

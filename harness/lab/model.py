@@ -15,12 +15,14 @@ from statistics import median, quantiles
 
 from harness.console import note
 from harness.errors import FalconError
+from harness.kernel import series
 from harness.lab import campaign, stagecosts
 from harness.lab.experiments import EXPERIMENTS, Point
 from harness.lab.instructions import LOST_AT_MOST, Sample
 from harness.lab.loads import Load, UdpLoad
 from harness.lab.pipeline import Simulation
 from harness.lab.scenario import Cpus, Outcome, Scenario, StageCosts
+from harness.overlay import modes
 from harness.overlay.cpus import CpuPlan
 
 # The figure whose samples of one flow say what stages cost.
@@ -29,8 +31,8 @@ FIGURE = "10"
 PACKETS, PACKETS_A_FLOW, DRAWS = 20_000, 100, 5
 # The least number of times that a run samples the load; the kernel's interval is for longer ones.
 SAMPLES, INTERVAL_S = 20, 0.05
-# A capacity is known to this share of itself; what a run may end with more under way than it
-# began with, as a share of what came.
+# A capacity is searched to this share of itself, and random arrivals make it uncertain by as
+# much; what a run may end with more under way than it began with, as a share of what came.
 PRECISION, LEFT_AT_MOST = 0.01, 0.01
 # Latency is asked at this share of the least capacity of all modes.
 LATENCY_LOAD = 0.8
@@ -58,6 +60,7 @@ class Fed:
 
     def of(self, mode: str) -> StageCosts:
         """The costs in a mode."""
+        modes.named(mode)
         if mode not in self.costs:
             raise FalconError(
                 f"nothing says what a packet's stages cost in mode {mode}",
@@ -77,7 +80,8 @@ def feed(kernel: str, size: int) -> Fed:
         raise FalconError(
             f"the model has nothing to be fed with for Linux {kernel} and {size} B",
             f"results/bench has no samples of figure {FIGURE} that say what a stage costs",
-            f"run: ./inv bench --figure {FIGURE}",
+            f"run: ./inv bench --figure {FIGURE}"
+            + ("" if kernel == series.DEFAULT else f" --kernel {kernel}"),
         )
     return Fed(release, size, costs)
 
@@ -124,15 +128,15 @@ class Prediction:
     p99: float
 
 
-def predict(fed: Fed, setup: Setup, modes: Sequence[str]) -> list[Prediction]:
+def predict(fed: Fed, setup: Setup, names: Sequence[str]) -> list[Prediction]:
     """What the model says of each mode. The same arguments give the same numbers."""
-    costs = {mode: fed.of(mode) for mode in modes}
+    costs = {mode: fed.of(mode) for mode in names}
     found = {}
-    for mode in modes:
+    for mode in names:
         found[mode] = [capacity(costs[mode], setup, mode, seed) for seed in range(DRAWS)]
         note(f"model: {mode}: {median(c.rate for c in found[mode]):,.0f} packets/s")
     rate = LATENCY_LOAD * min(c.rate for draws in found.values() for c in draws)
-    return [_prediction(costs[mode], setup, mode, found[mode], rate) for mode in modes]
+    return [_prediction(costs[mode], setup, mode, found[mode], rate) for mode in names]
 
 
 def _prediction(

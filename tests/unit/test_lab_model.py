@@ -90,14 +90,15 @@ def test_a_pipeline_is_as_fast_as_its_slowest_stage(slowest):
     assert found.bound == ("NIC", "stages", "stages", "stages", "program")[slowest]
 
 
-def test_more_nic_queues_and_cpus_take_more():
+def test_more_nic_queues_and_cpus_take_more(monkeypatch):
+    monkeypatch.setattr(model, "PACKETS", 10_000)
     costs = replace(COSTS, nic=4000)
     one, four = (
         model.capacity(costs, Setup(32, 8, Cpus.apart(nics, 8, 8), IPS), "falcon", seed=1)
         for nics in (1, 4)
     )
-    assert one.rate == pytest.approx(IPS / 4000, rel=0.02) and one.bound == "NIC"
-    assert 2 * one.rate < four.rate < 4.1 * one.rate
+    assert one.rate == pytest.approx(IPS / 4000, rel=0.05) and one.bound == "NIC"
+    assert 2 * one.rate < four.rate < 4.2 * one.rate
 
 
 # ---- from samples to tables -----------------------------------------------------------------
@@ -143,13 +144,15 @@ def test_without_samples_it_says_what_to_run(samples):
     line = str(raised.value)
     assert "Linux 6.12 and 16 B" in line and line.endswith("run: ./inv bench --figure 10")
     assert "\n" not in line
-    with pytest.raises(FalconError, match=r"nothing to be fed with for Linux 5\.4"):
+    with pytest.raises(FalconError, match=r"for Linux 5\.4 .*--figure 10 --kernel 5\.4$"):
         model.feed("5.4", 16)
 
 
 def test_a_mode_that_nothing_is_known_of():
     with pytest.raises(FalconError, match=r"mode falcon\+split.*for .*rps-pipe, con, falcon;"):
         fed().of("falcon+split")
+    with pytest.raises(FalconError, match="there is no mode warp"):
+        fed().of("warp")
 
 
 def test_the_error_is_that_of_the_model():
@@ -193,10 +196,9 @@ SETUP = Setup(2, 2, Cpus.apart(1, 4, 2), IPS)
 
 @pytest.mark.usefixtures("hurried")
 def test_predictions_repeat_and_scale_with_the_speed_of_cpus():
-    modes = ["con", "falcon"]
-    found = model.predict(fed(), SETUP, modes)
-    assert found == model.predict(fed(), SETUP, modes)
-    faster = model.predict(fed(), replace(SETUP, ips=2 * IPS), modes)
+    found = model.predict(fed(), SETUP, ["falcon"])
+    assert found == model.predict(fed(), SETUP, ["falcon"])
+    faster = model.predict(fed(), replace(SETUP, ips=2 * IPS), ["falcon"])
     for slow, fast in zip(found, faster, strict=True):
         assert fast.capacities == pytest.approx([2 * rate for rate in slow.capacities], rel=0.03)
         assert COSTS.total / IPS < slow.p50 < slow.p99
