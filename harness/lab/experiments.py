@@ -86,6 +86,16 @@ EXPERIMENTS = {
     experiment.figure: experiment
     for experiment in (
         Experiment(
+            figure="2",
+            title="What an overlay costs messages of 64 KB",
+            axis="protocol",
+            modes=("host", "con"),
+            baseline="host",
+            points=(Point("UDP", UdpLoad(65_000)), Point("TCP", TcpLoad(65_536))),
+            claims=("E2",),
+            quick=frozenset({"UDP", "TCP"}),
+        ),
+        Experiment(
             figure="4",
             title="Softirqs a packet",
             axis="packet size",
@@ -94,6 +104,16 @@ EXPERIMENTS = {
             points=_sizes(16, 1024),
             claims=("E6", "E7"),
             quick=frozenset({"16 B"}),
+        ),
+        Experiment(
+            figure="5",
+            title="CPUs that work on so many flows",
+            axis="flows",
+            modes=("con", "falcon"),
+            baseline="con",
+            points=_flows(1, 2, 3),
+            claims=("E8",),
+            quick=frozenset({"2"}),
         ),
         Experiment(
             figure="10",
@@ -105,6 +125,16 @@ EXPERIMENTS = {
             points=_sizes(16, 256, 1024, 1422, 4096, 16_384),
             claims=("E3", "E10"),
             quick=frozenset({"16 B", "1422 B"}),
+        ),
+        Experiment(
+            figure="11",
+            title="CPUs that work on one flow",
+            axis="packet size",
+            modes=("host", "con", "falcon"),
+            baseline="con",
+            points=_sizes(16),
+            claims=("E11",),
+            quick=frozenset({"16 B"}),
         ),
         Experiment(
             figure="13",
@@ -135,6 +165,19 @@ EXPERIMENTS = {
             points=_containers(2, 6, 10, 20),
             claims=("E18",),
             quick=frozenset({"6"}),
+        ),
+        Experiment(
+            figure="16",
+            title="A hotspot: one of several flows is suddenly four times as hot",
+            axis="flows",
+            modes=("con", "falcon-static", "falcon"),
+            baseline="falcon-static",
+            points=(
+                *(Point(f"{n} UDP of 16 B", UdpLoad(16, flows=n, heat=4)) for n in (4, 8)),
+                *(Point(f"{n} TCP of 4 KB", TcpLoad(4096, flows=n, heat=4)) for n in (4, 8)),
+            ),
+            claims=("E21",),
+            quick=frozenset({"4 UDP of 16 B"}),
         ),
         Experiment(
             figure="19",

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
+from statistics import mean
 from typing import Any
 
 from harness.errors import FalconError
@@ -35,6 +36,7 @@ from harness.workload.udpflow import Endpoint, Received, Receiver
 
 # Nothing more comes when nothing came for so long; emulated CPUs stand still at times.
 QUIET_S = 5.0
+LOADS_EVERY_S = 0.05
 
 
 def cpu_plan(cpus: tuple[int, ...]) -> CpuPlan:
@@ -53,7 +55,11 @@ class Guest:
     def do(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out a command and return its answer."""
         arguments = dict(command)
-        deeds: dict[str, Callable[..., dict[str, Any]]] = {"mode": self.mode, "drain": self.drain}
+        deeds: dict[str, Callable[..., dict[str, Any]]] = {
+            "mode": self.mode,
+            "loads": self.loads,
+            "drain": self.drain,
+        }
         return deeds[arguments.pop("do")](**arguments)
 
     def mode(
@@ -81,6 +87,16 @@ class Guest:
             ]
         self._seen, self._work = self._came(), softnet.snapshot()
         return {}
+
+    def loads(self, seconds: float) -> dict[str, Any]:
+        """The load of each Falcon CPU in percent, the mean over so many seconds from now on."""
+        seen: list[list[int]] = []
+        end = time.monotonic() + seconds
+        while not seen or time.monotonic() < end:
+            time.sleep(LOADS_EVERY_S)
+            cpus = falcon.counters(self._host.namespace).cpus
+            seen.append([cpus[cpu].load or 0 for cpu in self._cpus.stages])
+        return {"loads": [mean(each) for each in zip(*seen, strict=True)]}
 
     def drain(self, packets: int) -> dict[str, Any]:
         """Wait for so many packets since the last time; what came, and the softirqs it took."""

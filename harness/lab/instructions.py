@@ -11,15 +11,21 @@ and the same for all modes of it. ::
 
 The CPU with the most work a packet is what a pipeline's throughput is bounded by: the
 inverse is the capacity. Idle and waiting instructions are no work (`stages`).
+
+A hotspot is a CPU that one flow makes hotter than the rest, not one without time left: how
+much time there is depends on the host. So what counts as busy, net.core.falcon_load_threshold,
+is put between the loads that this flow makes with static hashing (`find_threshold`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.console import note
 from harness.errors import FalconError
 from harness.lab import stages
 from harness.lab.icount import Counter, Counts
@@ -36,6 +42,9 @@ from harness.workload.interleave import turns
 from harness.workload.udpflow import Sender, Sent
 
 LEAST_CPUS = 6
+# While one flow is hot (`Load.heat`): how often the kernel looks at the load of its CPUs, and the
+# least that the hottest must be above the mean of all.
+HOT_INTERVAL_MS, HOTTER_PERCENT = 20, 3
 # What no CPU of a few emulated ones can take, and how often it is halved until none is lost.
 FIRST_RATE, HALVINGS = 32_000.0, 6
 # A sender that needs so much longer than it should is held up, by TCP for one.
@@ -46,6 +55,9 @@ WARMING_PACKETS, WARMING_RATE = 200, 2000.0
 FIRST_SOURCE_PORT, SOURCE_PORTS = 20_000, 10_000
 # A window that lost more than this says nothing; it is done again, so often.
 LOST_AT_MOST, ATTEMPTS = 0.001, 3
+
+# net.core's, on top of a mode's.
+Settings = Mapping[str, str | int]
 
 
 @dataclass(frozen=True)
@@ -146,8 +158,11 @@ def measure(config: Config) -> Iterator[Sample]:
         server = opened.enter_context(Server(machine, plan))
         rig = Rig(counter, server, client, plan)
         rate = find_rate(rig, config)
+        settings: dict[int, Settings] = {}
         for number, name in turns(config.mode_names, config.rounds):
-            yield _sample(rig, config, name, number, rate)
+            if number not in settings:
+                settings[number] = _settings(rig, config, number, rate)
+            yield _sample(rig, config, name, number, rate, settings[number])
         if splats := machine.splats():
             raise FalconError("the guest's kernel complained", splats[0].line)
 
@@ -181,11 +196,50 @@ def find_rate(rig: Rig, config: Config) -> float:
     )
 
 
-def _sample(rig: Rig, config: Config, mode: str, number: int, rate: float) -> Sample:
+def find_threshold(rig: Rig, config: Config, number: int, rate: float) -> int:
+    """Percent, halfway between the mean load of the Falcon CPUs and that of the hottest.
+
+    While the flows of round ``number`` come, with static hashing.
+    """
+    settings: Settings = {"falcon_load_threshold": 100, "falcon_load_interval": HOT_INTERVAL_MS}
+    rig.server.mode("falcon-static", config.load, settings)
+    batch = Batch("falcon-static", number, rate, config.packets, turn=1)
+    with ThreadPoolExecutor(max_workers=1) as sending:
+        sent = sending.submit(_senders_of(config.load), rig, config.load, batch)
+        seen = rig.server.loads(0.5 * batch.packets / batch.rate)
+        sent.result()
+    hottest, mean = max(seen), sum(seen) / len(seen)
+    if hottest < mean + HOTTER_PERCENT:
+        raise FalconError(
+            f"no hotspot: the hottest CPU is {hottest:.0f} % busy, all of them {mean:.0f} %",
+            "this machine is too busy, or one flow is not hot enough",
+        )
+    return round((hottest + mean) / 2)
+
+
+def _settings(rig: Rig, config: Config, number: int, rate: float) -> Settings:
+    """Those of Falcon for a round, on top of a mode's."""
+    if config.load.heat == 1:
+        return {}
+    threshold = find_threshold(rig, config, number, rate)
+    note(f"round {number}: a CPU is busy from {threshold} % on")
+    return {"falcon_load_threshold": threshold, "falcon_load_interval": HOT_INTERVAL_MS}
+
+
+def _sample(
+    rig: Rig,
+    config: Config,
+    mode: str,
+    number: int,
+    rate: float,
+    settings: Settings,
+) -> Sample:
     """Count a window; one that loses packets again, more slowly."""
     for attempt in range(ATTEMPTS):
-        rig.server.mode(mode, config.load)
-        _send(rig, config.load, Batch(mode, number, WARMING_RATE, WARMING_PACKETS))
+        rig.server.mode(mode, config.load, settings)
+        # A flow gets hot when it has its place already.
+        cool = replace(config.load, heat=1)
+        _send(rig, cool, Batch(mode, number, WARMING_RATE, WARMING_PACKETS))
         before = rig.counter.counts()
         counted = Batch(mode, number, rate / 2**attempt, config.packets, turn=1)
         sent, drained = _send(rig, config.load, counted)
@@ -217,12 +271,21 @@ def _account(name: str, number: int, sent: Sent, drained: Drained, counts: Count
 
 
 def _send(rig: Rig, load: Load, batch: Batch) -> tuple[Sent, Drained]:
-    """Send a batch, by every flow an equal part, and see what comes."""
-    send = _send_tcp if isinstance(load, TcpLoad) else _send_udp
-    return send(rig, load, batch)
+    """Send a batch, by every flow its share, and see what comes."""
+    sent = _senders_of(load)(rig, load, batch)
+    if not isinstance(load, TcpLoad):
+        return sent, rig.server.drain(sent.sent)
+    drained = rig.server.drain(0)
+    came = replace(drained.came, received=sent.sent, bytes=sent.sent * load.size)
+    return sent, replace(drained, came=came)
 
 
-def _send_udp(rig: Rig, load: Load, batch: Batch) -> tuple[Sent, Drained]:
+def _senders_of(load: Load) -> Callable[[Rig, Load, Batch], Sent]:
+    return _send_tcp if isinstance(load, TcpLoad) else _send_udp
+
+
+def _send_udp(rig: Rig, load: Load, batch: Batch) -> Sent:
+    rates, counts = load.shares(batch.rate), load.shares(batch.packets)
     with ExitStack() as opened:
         senders = [
             opened.enter_context(
@@ -230,8 +293,8 @@ def _send_udp(rig: Rig, load: Load, batch: Batch) -> tuple[Sent, Drained]:
                     end.source,
                     end.to_ip,
                     size=load.size,
-                    rate=batch.rate / load.flows,
-                    count=batch.packets // load.flows,
+                    rate=rates[flow],
+                    count=int(counts[flow]),
                     flow=batch.turn * load.flows + flow,
                     source_port=end.source_port,
                 )
@@ -239,12 +302,12 @@ def _send_udp(rig: Rig, load: Load, batch: Batch) -> tuple[Sent, Drained]:
             for flow, end in enumerate(ends(rig, load, batch))
         ]
         done = [sender.wait() for sender in senders]
-    sent = Sent(sum(one.sent for one in done), max(one.seconds for one in done))
-    return sent, rig.server.drain(sent.sent)
+    return Sent(sum(one.sent for one in done), max(one.seconds for one in done))
 
 
-def _send_tcp(rig: Rig, load: Load, batch: Batch) -> tuple[Sent, Drained]:
+def _send_tcp(rig: Rig, load: Load, batch: Batch) -> Sent:
     """What a client had under way at its end is not read; so it counts as not sent, either."""
+    rates, counts = load.shares(batch.rate), load.shares(batch.packets)
     with ExitStack() as opened:
         clients = [
             opened.enter_context(
@@ -252,8 +315,8 @@ def _send_tcp(rig: Rig, load: Load, batch: Batch) -> tuple[Sent, Drained]:
                     end.source,
                     end.to_ip,
                     size=load.size,
-                    rate=batch.rate / load.flows,
-                    count=batch.packets // load.flows,
+                    rate=rates[flow],
+                    count=int(counts[flow]),
                     port=iperf.FIRST_PORT + flow,
                     source_port=end.source_port,
                 )
@@ -261,11 +324,7 @@ def _send_tcp(rig: Rig, load: Load, batch: Batch) -> tuple[Sent, Drained]:
             for flow, end in enumerate(ends(rig, load, batch))
         ]
         done = [client.wait() for client in clients]
-    came = sum(one.received for one in done)
-    drained = rig.server.drain(0)
-    return Sent(came, max(one.seconds for one in done)), replace(
-        drained, came=replace(drained.came, received=came, bytes=came * load.size)
-    )
+    return Sent(sum(one.received for one in done), max(one.seconds for one in done))
 
 
 @dataclass(frozen=True)

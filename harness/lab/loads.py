@@ -17,11 +17,15 @@ MAX_FLOWS = 128
 
 @dataclass(frozen=True)
 class Load:
-    """``flows``, messages of ``size`` bytes each, to ``containers`` in turn."""
+    """``flows``, messages of ``size`` bytes each, to ``containers`` in turn.
+
+    The first flow sends ``heat`` times as many as any other: above 1 it is a hotspot.
+    """
 
     size: int = 16
     flows: int = 1
     containers: int = 1
+    heat: int = 1
 
     protocol: ClassVar[str]
     sizes: ClassVar[tuple[int, int]]
@@ -35,12 +39,23 @@ class Load:
             )
         if not 1 <= self.flows <= MAX_FLOWS:
             raise FalconError(f"{self.flows} flows", f"1 to {MAX_FLOWS} are possible")
+        if self.heat < 1 or (self.heat > 1 and self.flows == 1):
+            raise FalconError(
+                f"one of {self.flows} flows {self.heat} times as hot as the others",
+                "it takes two flows, and a number above 0",
+            )
 
     def __str__(self) -> str:
         name = self.protocol.upper()
         flows = f"one {name} flow" if self.flows == 1 else f"{self.flows} {name} flows"
         to = "a container" if self.containers == 1 else f"{self.containers} containers"
-        return f"{flows} of {self.size} bytes a message to {to}"
+        hot = f", one of them {self.heat} times as hot" if self.heat > 1 else ""
+        return f"{flows} of {self.size} bytes a message to {to}{hot}"
+
+    def shares(self, total: float) -> list[float]:
+        """What of ``total`` each flow sends."""
+        one = total / (self.heat + self.flows - 1)
+        return [self.heat * one, *[one] * (self.flows - 1)]
 
     def to_dict(self) -> dict[str, Any]:
         return {"protocol": self.protocol, **asdict(self)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -72,12 +73,19 @@ class Server:
         finally:
             os.close(self._theirs)
 
-    def mode(self, name: str, load: Load, settings: dict[str, str | int] | None = None) -> None:
+    def mode(self, name: str, load: Load, settings: Mapping[str, str | int] | None = None) -> None:
         """Work in a mode of `harness.overlay.modes`, ready for ``load``.
 
         ``settings`` (net.core's) come on top of the mode's.
         """
-        self._ask({"do": "mode", "name": name, "load": load.to_dict(), "settings": settings or {}})
+        self._ask(
+            {"do": "mode", "name": name, "load": load.to_dict(), "settings": dict(settings or {})}
+        )
+
+    def loads(self, seconds: float) -> list[float]:
+        """The load of each Falcon CPU in percent, the mean over so many seconds from now on."""
+        found: list[float] = self._ask({"do": "loads", "seconds": seconds})["loads"]
+        return found
 
     def drain(self, packets: int) -> Drained:
         """What came since the last time, as soon as it is ``packets``, or no more comes."""

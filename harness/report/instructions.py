@@ -44,13 +44,14 @@ def table(samples: Sequence[Sample], baseline: str, title: str) -> Table:
 
     80 columns wide.
     """
-    shown = Table(title=f"{title}: instructions a packet", title_justify="left")
+    title = f"{title}: instructions a packet; ratios to {baseline}"
+    shown = Table(title=title, title_justify="left")
     shown.add_column("mode", no_wrap=True)
     for heading in (
         "busiest\nCPU",
-        f"capacity\n{baseline} = 1",
+        "capacity\nratio",
         "least\nto most",
-        f"all CPUs\n{baseline} = 1",
+        "all CPUs\nratio",
         "late",
         "lost",
     ):

@@ -22,8 +22,11 @@ from harness.report import figures
 SETUP = Setup(Path("/bzImage"), "6.12.7", rounds=2)
 
 
-def sample(mode: str, number: int, busiest: float = 1000.0, **other: float) -> Sample:
+def sample(
+    mode: str, number: int, busiest: float = 1000.0, workers: int = 2, **other: float
+) -> Sample:
     values = {"softirqs": 1.0, "stages": 3.0, **other}
+    idle = [0.05 * busiest] * (6 - workers)
     return Sample(
         mode=mode,
         round=number,
@@ -31,7 +34,7 @@ def sample(mode: str, number: int, busiest: float = 1000.0, **other: float) -> S
         lost=0,
         out_of_order=0,
         sent_per_second=4000.0,
-        work=(busiest, busiest / 2),
+        work=(busiest, *idle, *[busiest / 2] * (workers - 1)),
         groups={"VXLAN": busiest},
         **values,
     )
@@ -228,6 +231,72 @@ def test_the_better_of_split_and_not_is_held_against_host() -> None:
         ("1422 B", "falcon+split"): {"busiest": 1000.0},
     }
     assert states("10", values) == {"E3": "reproduced", "E10": "reproduced"}
+
+
+@pytest.mark.parametrize(
+    ("udp", "tcp", "state"),
+    [
+        (2000.0, 1900.0, "reproduced"),
+        (1200.0, 1900.0, "not reproduced"),
+        (2000.0, 3500.0, "not reproduced"),
+    ],
+)
+def test_a_loss_is_near_the_papers_or_not(udp: float, tcp: float, state: str) -> None:
+    values = {
+        ("UDP", "host"): {},
+        ("UDP", "con"): {"busiest": udp},
+        ("TCP", "host"): {},
+        ("TCP", "con"): {"busiest": tcp},
+    }
+    assert states("2", values) == {"E2": state}
+    del values["TCP", "con"]
+    assert states("2", values) == {"E2": "not measured"}
+
+
+@pytest.mark.parametrize(("con", "state"), [(4, "reproduced"), (5, "not reproduced")])
+def test_an_overlay_uses_as_many_cpus_as_flows(con: int, state: str) -> None:
+    """Besides the NIC's and the program's."""
+    values = {("2", "con"): {"workers": con}, ("2", "falcon"): {"workers": 6}}
+    assert states("5", values) == {"E8": state}
+
+
+@pytest.mark.parametrize(("con", "falcon"), [(3, 5), (3, 4), (4, 6)])
+def test_falcon_uses_two_cpus_more(con: int, falcon: int) -> None:
+    values = {
+        ("16 B", "host"): {"workers": 3},
+        ("16 B", "con"): {"workers": con},
+        ("16 B", "falcon"): {"workers": falcon},
+    }
+    holds = (con, falcon) == (3, 5)
+    assert states("11", values) == {"E11": "reproduced" if holds else "not reproduced"}
+
+
+@pytest.mark.parametrize(
+    ("udp", "tcp", "state"),
+    [
+        (800.0, 850.0, "reproduced"),
+        (900.0, 850.0, "not reproduced"),
+        (800.0, 900.0, "not reproduced"),
+    ],
+)
+def test_two_choices_cool_a_hotspot(udp: float, tcp: float, state: str) -> None:
+    values = {
+        ("4 UDP of 16 B", "falcon-static"): {},
+        ("4 UDP of 16 B", "falcon"): {"busiest": udp},
+        ("8 UDP of 16 B", "falcon-static"): {},
+        ("8 UDP of 16 B", "falcon"): {},
+        ("4 TCP of 4 KB", "falcon-static"): {},
+        ("4 TCP of 4 KB", "falcon"): {"busiest": tcp},
+    }
+    assert states("16", values) == {"E21": state}
+    only_udp = {key: kinds for key, kinds in values.items() if "UDP" in key[0]}
+    assert states("16", only_udp) == {"E21": "not measured"}
+
+
+def test_a_hotspot_is_a_stages_cpu() -> None:
+    """Not the NIC's, which has to do with all flows, nor the receiver's."""
+    hot, cooled = (replace(sample("falcon", 0), work=(900.0, of, 90.0, 900.0)) for of in (400, 200))
+    assert verdicts.stage_capacity(cooled) == 2 * verdicts.stage_capacity(hot)
 
 
 def test_what_was_not_measured_is_said_and_never_guessed() -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from harness.lab.loads import TcpLoad, UdpLoad
 from harness.lab.remote import Drained
 from harness.machine.base import Machine
 from harness.overlay.cpus import CpuPlan
+from harness.overlay.falcon import Counters, CpuRow
 from harness.overlay.plan import Plan
 from harness.overlay.softnet import CpuWork, Snapshot
 from harness.report import instructions as reports
@@ -49,12 +51,23 @@ def test_loads_that_cannot_be(protocol: str, values: dict[str, int]) -> None:
         loads.of(protocol, **values)
 
 
+@pytest.mark.parametrize(("flows", "heat"), [(1, 2), (4, 0), (4, -1)])
+def test_no_flow_is_hotter_than_none(flows: int, heat: int) -> None:
+    with pytest.raises(FalconError, match="takes two flows"):
+        UdpLoad(flows=flows, heat=heat)
+
+
+def test_the_first_flow_is_the_hot_one() -> None:
+    assert UdpLoad(flows=4).shares(400) == [100, 100, 100, 100]
+    assert TcpLoad(4096, flows=4, heat=5).shares(400) == [250, 50, 50, 50]
+
+
 def test_a_load_by_an_unknown_protocol() -> None:
     with pytest.raises(FalconError, match=r"no load by sctp.*udp, tcp"):
         loads.of("sctp")
 
 
-@pytest.mark.parametrize("load", [UdpLoad(64, 3, 2), TcpLoad(4096, 2)])
+@pytest.mark.parametrize("load", [UdpLoad(64, 3, 2), TcpLoad(4096, 2, heat=4)])
 def test_a_load_crosses_the_wire(load: loads.Load) -> None:
     assert loads.of(**json.loads(json.dumps(load.to_dict()))) == load
 
@@ -78,12 +91,21 @@ def test_an_image_without_symbols_is_told(tmp_path: Path) -> None:
 
 class FakeServer:
     cpus = CPUS
+    busy: ClassVar[list[float]] = [10.0, 10.0, 50.0, 10.0]
 
     def __init__(self) -> None:
         self.modes: list[str] = []
+        self.settings: dict[str, str | int] | None = None
 
-    def mode(self, name: str, load: loads.Load) -> None:
+    def mode(
+        self, name: str, load: loads.Load, settings: dict[str, str | int] | None = None
+    ) -> None:
         self.modes.append(f"{name}, {load.protocol}")
+        self.settings = settings
+
+    def loads(self, seconds: float) -> list[float]:
+        self.looked_for = seconds
+        return self.busy
 
     def drain(self, packets: int) -> Drained:
         return Drained(received(packets, late=1), 10, 20)
@@ -145,7 +167,7 @@ def test_a_sample_is_of_the_packets_that_came_without_the_harness(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sending(rig, monkeypatch, [0])
-    sample = instructions._sample(rig, CONFIG, "falcon", 3, 4000.0)
+    sample = instructions._sample(rig, CONFIG, "falcon", 3, 4000.0, {})
     assert (sample.mode, sample.round, sample.delivered, sample.lost) == ("falcon", 3, 1000, 0)
     assert sample.work == (0.0, 320.0)
     assert (sample.busiest, sample.total) == (320.0, 320.0)
@@ -157,9 +179,52 @@ def test_a_window_that_lost_packets_is_done_again_more_slowly(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = sending(rig, monkeypatch, [900, 2, 1])
-    sample = instructions._sample(rig, CONFIG, "falcon", 0, 4000.0)
+    sample = instructions._sample(rig, CONFIG, "falcon", 0, 4000.0, {})
     assert rates == [4000.0, 2000.0, 1000.0]
     assert sample.lost == 1
+
+
+HOT = replace(CONFIG, load=UdpLoad(flows=2, heat=3))
+
+
+def test_a_hotspot_is_between_the_mean_load_and_the_hottest(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[Batch] = []
+
+    def send(_rig: Rig, _load: UdpLoad, batch: Batch) -> Sent:
+        batches.append(batch)
+        return Sent(1000, 0.25)
+
+    monkeypatch.setattr(instructions, "_send_udp", send)
+    server: Any = rig.server
+    settings = instructions._settings(rig, HOT, 7, 4000.0)
+    assert settings["falcon_load_threshold"] == (50 + 20) / 2
+    assert server.modes == ["falcon-static, udp"]
+    assert server.settings["falcon_load_threshold"] == 100, "nothing is busy while loads are seen"
+    assert [(batch.round, batch.rate) for batch in batches] == [(7, 4000.0)], "the round's flows"
+    assert server.looked_for == 0.5 * 1000 / 4000
+    monkeypatch.setattr(FakeServer, "busy", [10.0, 11.0, 12.0, 10.0])
+    with pytest.raises(FalconError, match="no hotspot: the hottest CPU is 12 %"):
+        instructions._settings(rig, HOT, 7, 4000.0)
+
+
+def test_without_a_hot_flow_falcons_settings_are_the_modes(rig: Rig) -> None:
+    assert instructions._settings(rig, CONFIG, 0, 4000.0) == {}
+
+
+def test_a_flow_gets_hot_when_it_has_its_place(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    heats: list[tuple[int, int]] = []
+
+    def send(_rig: Rig, load: UdpLoad, batch: Batch) -> tuple[Sent, Drained]:
+        heats.append((batch.turn, load.heat))
+        return Sent(1000, 1.0), Drained(received(1000), 10, 10)
+
+    monkeypatch.setattr(instructions, "_send", send)
+    server: Any = rig.server
+    instructions._sample(rig, HOT, "falcon", 0, 4000.0, {"falcon_load_threshold": 35})
+    assert heats == [(0, 1), (1, 3)]
+    assert server.settings == {"falcon_load_threshold": 35}
 
 
 class FakeHost:
@@ -242,6 +307,19 @@ class FakeReceiver:
     def drain(self, packets: int, _quiet_s: float) -> Received:
         self.came = min(packets, self.most)
         return self.report()
+
+
+def test_the_guest_says_how_busy_falcons_cpus_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of all it saw; a CPU without a load, as when Falcon is off, is idle."""
+    rows = [{cpu: CpuRow(load=load) for cpu in CPUS.stages} for load in (10, 30, None)]
+    seen = iter(Counters({}, row, {}) for row in rows)
+    served = guest.Guest.__new__(guest.Guest)
+    served._cpus, served._host = CPUS, SimpleNamespace(namespace=None)  # type: ignore[assignment]
+    clock = iter([0.0, 0.1, 0.2, 0.3])
+    monkeypatch.setattr(guest.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(guest.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(guest.falcon, "counters", lambda _namespace: next(seen))
+    assert served.do({"do": "loads", "seconds": 0.3}) == {"loads": [40 / 3] * len(CPUS.stages)}
 
 
 def work(softirqs: int) -> Snapshot:
