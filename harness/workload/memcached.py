@@ -44,12 +44,12 @@ class Server(Program):
         # As root: another user's process the kernel would not end when we die.
         given = [word for pair in {**options, "-u": "root"}.items() for word in pair]
         super().__init__(at.namespace, "memcached", *given, cpus=cpus)
-        self._at, self._port = at, port
+        self.at, self.port = at, port
         self.wait_until_it_listens(at, port)
 
     def store(self, key: str, value: bytes) -> None:
         """Set a key."""
-        with self._at.namespace.call(memcached_client.connect, self._at.ip, self._port) as sock:
+        with self.at.namespace.call(memcached_client.connect, self.at.ip, self.port) as sock:
             memcached_client.store(sock, {key.encode(): value})
 
 

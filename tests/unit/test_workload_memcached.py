@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,9 +12,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from processes import PATIENCE_S, children, wait_until_gone
 
+from harness import tools
 from harness.errors import FalconError
 from harness.overlay.netns import Namespace
 from harness.overlay.plan import Plan
@@ -25,10 +27,9 @@ from harness.workload.memcached import Client, Server
 from harness.workload.memcached_client import Job, Operations
 from harness.workload.udpflow import Endpoint
 
-PATIENCE_S = 20.0
 KEYS = 50
 needs_memcached = pytest.mark.skipif(
-    not shutil.which("memcached") or os.geteuid() != 0,
+    not tools.find("memcached") or os.geteuid() != 0,
     reason="needs memcached, and root for namespaces",
 )
 
@@ -111,7 +112,7 @@ def test_only_sets_and_only_gets(ends: tuple[Namespace, Endpoint], share: float)
 @needs_memcached
 def test_two_clients_at_once(ends: tuple[Namespace, Endpoint]) -> None:
     source, sink = ends
-    many = {"processes": 1, "connections": 3, "seconds": 0.5, "keys": KEYS}
+    many: dict[str, Any] = {"processes": 1, "connections": 3, "seconds": 0.5, "keys": KEYS}
     with (
         Server(sink),
         Client(source, sink.ip, **many) as first,
@@ -242,40 +243,6 @@ def test_a_process_that_is_killed(ends: tuple[Namespace, Endpoint]) -> None:
         os.kill(children(client.pid, 2)[0], signal.SIGKILL)
         with pytest.raises(FalconError, match=r"ended without a report$"):
             client.wait()
-
-
-def children(pid: int, number: int) -> list[int]:
-    """The processes that ``pid`` started, once there are so many."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        assert time.monotonic() < deadline
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                parent = int(stat.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue
-            if parent == pid:
-                found.append(int(stat.parent.name))
-        if len(found) == number:
-            return found
-        time.sleep(0.05)
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while any(runs(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def runs(pid: int) -> bool:
-    """True unless the process is gone, or dead and waiting to be collected."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return stat.rsplit(")", 1)[1].split()[0] != "Z"
 
 
 # ---- answers that memcached does not give -----------------------------------------

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from processes import wait_until_gone
 
+from harness import tools
 from harness.errors import FalconError
 from harness.overlay.netns import Namespace
 from harness.overlay.plan import Plan
@@ -30,9 +30,8 @@ from harness.workload.sockperf import (
 )
 from harness.workload.udpflow import Endpoint
 
-PATIENCE_S = 20.0
 needs_sockperf = pytest.mark.skipif(
-    not shutil.which("sockperf") or os.geteuid() != 0,
+    not tools.find("sockperf") or os.geteuid() != 0,
     reason="needs sockperf, and root for namespaces",
 )
 
@@ -301,19 +300,7 @@ def test_it_dies_with_its_parent() -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + PATIENCE_S
-    while runs(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def runs(pid: int) -> bool:
-    """True unless the process is gone, or dead and waiting to be collected."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+    wait_until_gone([child])
 
 
 def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
