@@ -15,13 +15,12 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from harness import tools
+from harness.closing import Closing
 from harness.errors import FalconError
 from harness.kernel import cache
 from harness.kernel.process import capture, output
@@ -145,7 +144,7 @@ class Counts:
         return {self.names[at]: int(column[at]) for at in order if column[at]}
 
 
-class Counter:
+class Counter(Closing):
     """Counts from the start of a machine with ``cpus`` CPUs on, while its context lasts.
 
     ``plugin``: what `QemuMachine` must be given.
@@ -173,14 +172,3 @@ class Counter:
     def close(self) -> None:
         self._memory.close()
         self._directory.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

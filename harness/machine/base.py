@@ -13,14 +13,13 @@ import shlex
 import sys
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from harness.closing import Closing
 from harness.errors import FalconError
 
 FALCON_SYSCTL = "/proc/sys/net/core/falcon"
@@ -211,7 +210,7 @@ class Process:
         )
 
 
-class Machine(ABC):
+class Machine(Closing):
     """A place that runs a kernel. Use it as a context manager."""
 
     @abstractmethod
@@ -272,17 +271,6 @@ class Machine(ABC):
     def is_falcon(self) -> bool:
         """True when the running kernel carries Falcon, on or off."""
         return self.run(["test", "-e", FALCON_SYSCTL]).exit_status == 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def chunks(stdin: Input, size: int) -> Iterator[bytes]:

@@ -18,12 +18,12 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from harness.closing import Closing
 from harness.errors import FalconError
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def enter(fd: int) -> None:
     _system_call("setns", fd, CLONE_NEWNET)
 
 
-class Namespace:
+class Namespace(Closing):
     """A network namespace, or (`Namespace.current`) the one we are already in.
 
     All work in it is done by its one thread, so `call` only short things;
@@ -166,14 +166,3 @@ class Namespace:
         os.close(self.fd)
         self.fd = -1
         self._thread.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -18,10 +18,9 @@ from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from harness import tools
+from harness.closing import Closing
 from harness.errors import FalconError
 from harness.overlay.cpus import format_cpu_list
 from harness.overlay.netns import Namespace
@@ -35,7 +34,7 @@ POLL_S = 0.02
 LISTENS = {"tcp": "0A", "udp": "07"}
 
 
-class Program:
+class Program(Closing):
     """A running program. ``cpus``: the only ones it may run on, with all its threads.
 
     Being a process group of its own, a Ctrl-C at the terminal ends us, and we end it.
@@ -147,14 +146,3 @@ class Program:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
             self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

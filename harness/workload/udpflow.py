@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
+from harness.closing import Closing
 from harness.errors import FalconError
 from harness.overlay.netns import Namespace
 from harness.overlay.topology import Host
@@ -139,7 +139,7 @@ class Received:
         return replace(self, seconds=self.at_seconds - earlier.at_seconds, **change)
 
 
-class _Program:
+class _Program(Closing):
     """A running udpflow. It ends with this object's context, and when we die."""
 
     def __init__(self, namespace: Namespace, *arguments: object):
@@ -170,17 +170,6 @@ class _Program:
         """End it, whatever it is doing."""
         self._process.kill()
         self._process.communicate()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Sender(_Program):
