@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.console import note
-from harness.kernel import series
 from harness.lab import instructions
 from harness.lab.experiments import Experiment, Point
 from harness.lab.instructions import Config, Sample
@@ -92,9 +91,15 @@ def file_of(release: str, figure: str) -> Path:
     return RESULTS / "bench" / release / f"figure-{figure}.jsonl"
 
 
-def releases() -> list[str]:
-    """The kernel releases of which there are samples."""
-    return sorted({path.parent.name for path in (RESULTS / "bench").glob("*/figure-*.jsonl")})
+def releases(line: str | None = None) -> list[str]:
+    """The kernel releases of which there are samples, of a line, e.g. "6.12"; the newest first."""
+    found = {path.parent.name for path in (RESULTS / "bench").glob("*/figure-*.jsonl")}
+    wanted = [name for name in found if line is None or name.startswith(f"{line}.")]
+    return sorted(wanted, key=_version, reverse=True)
+
+
+def _version(release: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", release)]
 
 
 def load(release: str, figure: str) -> list[Row]:
@@ -109,21 +114,6 @@ def load(release: str, figure: str) -> list[Row]:
         except (ValueError, TypeError, KeyError):
             note(f"{path}: a line that is no sample is left out")
     return rows
-
-
-def newest_release(kernel: str) -> str | None:
-    """The newest release of a kernel line, e.g. "6.12", that something was measured on."""
-    line = series.load(kernel)
-    return max(filter(line.matches, releases()), key=_version, default=None)
-
-
-def _version(release: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", release)]
-
-
-def latest(rows: list[Row]) -> list[Row]:
-    """Those of a figure that were measured under the conditions of the last one."""
-    return [row for row in rows if _fits(row, rows[-1].context)]
 
 
 def run(

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 from harness.console import note
@@ -158,11 +159,9 @@ def measure(config: Config) -> Iterator[Sample]:
         server = opened.enter_context(Server(machine, plan))
         rig = Rig(counter, server, client, plan)
         rate = find_rate(rig, config)
-        settings: dict[int, Settings] = {}
+        settings = cache(partial(_settings, rig, config))
         for number, name in turns(config.mode_names, config.rounds):
-            if number not in settings:
-                settings[number] = _settings(rig, config, number, rate)
-            yield _sample(rig, config, name, number, rate, settings[number])
+            yield _sample(rig, config, name, number, rate, settings)
         if splats := machine.splats():
             raise FalconError("the guest's kernel complained", splats[0].line)
 
@@ -218,11 +217,11 @@ def find_threshold(rig: Rig, config: Config, number: int, rate: float) -> int:
 
 
 def _settings(rig: Rig, config: Config, number: int, rate: float) -> Settings:
-    """Those of Falcon for a round, on top of a mode's."""
+    """Those of Falcon for a round at a rate, on top of a mode's."""
     if config.load.heat == 1:
         return {}
     threshold = find_threshold(rig, config, number, rate)
-    note(f"round {number}: a CPU is busy from {threshold} % on")
+    note(f"round {number}, {rate:,.0f} packets/s: a CPU is busy from {threshold} % on")
     return {"falcon_load_threshold": threshold, "falcon_load_interval": HOT_INTERVAL_MS}
 
 
@@ -232,16 +231,20 @@ def _sample(
     mode: str,
     number: int,
     rate: float,
-    settings: Settings,
+    settings: Callable[[int, float], Settings],
 ) -> Sample:
-    """Count a window; one that loses packets again, more slowly."""
+    """Count a window; one that loses packets again, more slowly.
+
+    ``settings`` of a round and a rate: a flow is less hot at a lower one.
+    """
     for attempt in range(ATTEMPTS):
-        rig.server.mode(mode, config.load, settings)
+        slower = rate / 2**attempt
+        rig.server.mode(mode, config.load, settings(number, slower))
         # A flow gets hot when it has its place already.
         cool = replace(config.load, heat=1)
         _send(rig, cool, Batch(mode, number, WARMING_RATE, WARMING_PACKETS))
         before = rig.counter.counts()
-        counted = Batch(mode, number, rate / 2**attempt, config.packets, turn=1)
+        counted = Batch(mode, number, slower, config.packets, turn=1)
         sent, drained = _send(rig, config.load, counted)
         sample = _account(mode, number, sent, drained, rig.counter.counts() - before)
         if sample.lost <= LOST_AT_MOST * sent.sent:

@@ -16,7 +16,8 @@ from statistics import median, quantiles
 from harness.console import note
 from harness.errors import FalconError
 from harness.kernel import series
-from harness.lab import campaign, stagecosts
+from harness.lab import campaign, selection, stagecosts
+from harness.lab.campaign import Row
 from harness.lab.experiments import EXPERIMENTS, Point
 from harness.lab.instructions import LOST_AT_MOST, Sample
 from harness.lab.loads import Load, UdpLoad
@@ -72,11 +73,11 @@ class Fed:
 
 def feed(kernel: str, size: int) -> Fed:
     """The costs as measured on the newest release of a kernel line."""
-    release = campaign.newest_release(kernel)
-    rows = campaign.latest(campaign.load(release, FIGURE)) if release else []
+    release = next(iter(campaign.releases(kernel)), "")
+    rows = _rows(release, FIGURE) if release else []
     samples = [row.sample for row in rows if row.point == f"{size} B"]
     costs = stagecosts.by_mode(samples)
-    if release is None or not costs:
+    if not costs:
         raise FalconError(
             f"the model has nothing to be fed with for Linux {kernel} and {size} B",
             f"results/bench has no samples of figure {FIGURE} that say what a stage costs",
@@ -84,6 +85,10 @@ def feed(kernel: str, size: int) -> Fed:
             + ("" if kernel == series.DEFAULT else f" --kernel {kernel}"),
         )
     return Fed(release, size, costs)
+
+
+def _rows(release: str, figure: str) -> list[Row]:
+    return selection.select(EXPERIMENTS[figure], campaign.load(release, figure))
 
 
 # ---- predictions --------------------------------------------------------------------------
@@ -234,7 +239,7 @@ def check(fed: Fed) -> list[Check]:
     """The model against every point measured with the same messages that it was not fed with."""
     found = []
     for figure, experiment in EXPERIMENTS.items():
-        rows = campaign.latest(campaign.load(fed.release, figure))
+        rows = _rows(fed.release, figure)
         for point in experiment.points:
             if _is_comparable(fed, figure, point):
                 own = [row.sample for row in rows if row.point == point.label]

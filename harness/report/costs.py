@@ -48,4 +48,7 @@ def summary(report: Report) -> Iterator[str]:
         yield "CONFIG_NET_FALCON=y and off costs more than no-ops in:"
         yield from (f"  {cost.function}: {cost.added:+} instructions" for cost in report.dearer)
     else:
-        yield "CONFIG_NET_FALCON=y and off: no instruction but the no-ops of the static key."
+        yield (
+            "CONFIG_NET_FALCON=y and off: on no way through them an instruction more than the "
+            "no-ops of the static key."
+        )

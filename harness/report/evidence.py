@@ -7,15 +7,14 @@ that plots, tables and files show alike, and a `Finding` on each claim.
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import fmean
-from typing import Any
 
 from harness.errors import FalconError
-from harness.lab import campaign, verdicts
+from harness.lab import campaign, selection, verdicts
 from harness.lab.campaign import Row
 from harness.lab.experiments import EXPERIMENTS, Experiment, claims
 from harness.lab.instructions import Sample, samples_of
@@ -43,17 +42,14 @@ class Measure:
     is_ratio: bool
 
 
-def _busiest(sample: Sample) -> float:
-    return sample.busiest
-
-
 _BUSIEST = "instructions a packet on the busiest CPU"
 _TOTAL = "instructions a packet on all CPUs"
+_OF_BUSIEST = attrgetter("busiest")
 _SOFTIRQS, _STAGES = "NET_RX softirqs a packet", "times that the stack receives a packet"
 MEASURES = {
     measure.name: measure
     for measure in (
-        Measure("capacity", "Capacity", _BUSIEST, ",.0f", _busiest, verdicts.capacity, True),
+        Measure("capacity", "Capacity", _BUSIEST, ",.0f", _OF_BUSIEST, verdicts.capacity, True),
         Measure("total", "Work on all CPUs", _TOTAL, ",.0f", verdicts.total, verdicts.total, True),
         Measure(
             "softirqs", "Softirqs", _SOFTIRQS, ".3f", verdicts.softirqs, verdicts.softirqs, False
@@ -63,60 +59,6 @@ MEASURES = {
 }
 # What is plotted of a figure that is about something else than capacity.
 _ABOUT = {"4": ("stages", "softirqs"), "19": ("total", "softirqs")}
-
-
-# ---- which samples are shown --------------------------------------------------------------
-
-
-def select(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
-    """The rows that may stand in one table, in the order of the experiment's points.
-
-    They have a commit and all other conditions in common. Of several such series the one
-    with the most points is taken, of these one that was not made in a hurry, then the newest.
-    """
-    series: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        series[tuple(row.context.get(name) for name in campaign.CONDITIONS)].append(row)
-    return max((_attempts(experiment, own) for own in series.values()), key=_merit, default=[])
-
-
-def is_hurried(rows: Sequence[Row]) -> bool:
-    """Were there as few packets a window as with --quick?"""
-    return any(row.context["packets"] <= campaign.QUICK_PACKETS for row in rows)
-
-
-def _merit(rows: Sequence[Row]) -> tuple[int, bool, str]:
-    points = {row.point for row in rows}
-    return len(points), not is_hurried(rows), max((_started(row) for row in rows), default="")
-
-
-def _started(row: Row) -> str:
-    return str(row.context["started"])
-
-
-def _attempts(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
-    """Of each point the attempt with the most whole rounds; of equal ones the newest."""
-    attempts: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in _whole(experiment, rows):
-        attempts[row.point, _started(row)].append(row)
-    chosen = []
-    for point in experiment.points:
-        own = [(len(a), at, a) for (label, at), a in attempts.items() if label == point.label]
-        chosen += max(own, default=(0, "", []))[2]
-    return chosen
-
-
-def _whole(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
-    """The rows of rounds that have every mode: each ratio within them can be computed."""
-    modes: dict[tuple[str, str, int], set[str]] = defaultdict(set)
-    for row in rows:
-        modes[row.point, _started(row), row.sample.round].add(row.sample.mode)
-    wanted = set(experiment.modes)
-    return [
-        row
-        for row in rows
-        if row.sample.mode in wanted and modes[row.point, _started(row), row.sample.round] >= wanted
-    ]
 
 
 # ---- the numbers of a figure ----------------------------------------------------------------
@@ -210,8 +152,8 @@ class Kernel:
 
 def collect(line: str | None = None) -> list[Kernel]:
     """All that was measured, or what was on one kernel line; the newest release first."""
-    wanted = [r for r in campaign.releases() if line is None or r.startswith(f"{line}.")]
-    kernels = [_kernel(release) for release in sorted(wanted, key=_version, reverse=True)]
+    wanted = campaign.releases(line)
+    kernels = [_kernel(release) for release in wanted]
     measured = [kernel for kernel in kernels if kernel.measured]
     if not measured:
         raise FalconError(
@@ -222,15 +164,11 @@ def collect(line: str | None = None) -> list[Kernel]:
     return measured
 
 
-def _version(release: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", release)]
-
-
 def _kernel(release: str) -> Kernel:
     figures = {}
     for figure, experiment in EXPERIMENTS.items():
         rows = campaign.load(release, figure)
-        figures[figure] = Evidence(experiment, rows, select(experiment, rows))
+        figures[figure] = Evidence(experiment, rows, selection.select(experiment, rows))
     return Kernel(release, figures, tuple(_findings(release, figures)))
 
 

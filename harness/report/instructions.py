@@ -13,6 +13,7 @@ from statistics import median
 from rich.table import Table
 
 from harness.lab.instructions import Sample, samples_of
+from harness.lab.verdicts import capacity
 from harness.overlay.modes import MODES
 from harness.report.interleaved import Spread
 
@@ -32,11 +33,6 @@ def ratios(
     base = {sample.round: value(sample) for sample in samples_of(samples, baseline)}
     own = samples_of(samples, mode)
     return Spread.of([value(sample) / base[sample.round] for sample in own])
-
-
-def capacity(sample: Sample) -> float:
-    """Packets for each instruction of the busiest CPU: what throughput is bounded by."""
-    return 1 / sample.busiest
 
 
 def table(samples: Sequence[Sample], baseline: str, title: str) -> Table:

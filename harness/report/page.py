@@ -18,7 +18,7 @@ from statistics import median
 import jinja2
 
 from harness.errors import FalconError
-from harness.lab import stages
+from harness.lab import selection, stages
 from harness.lab.campaign import Row
 from harness.lab.experiments import claims
 from harness.lab.instructions import Sample, samples_of
@@ -26,7 +26,7 @@ from harness.lab.loads import TcpLoad
 from harness.lab.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
 from harness.overlay.modes import MODES
 from harness.paths import RESULTS
-from harness.report import evidence, export, plots
+from harness.report import export, plots
 from harness.report.evidence import Evidence, Finding, Kernel, Measure
 
 DIRECTORY = RESULTS / "report"
@@ -289,7 +289,7 @@ def _notes(one: Evidence) -> Iterator[str]:
     missing = [point.label for point in experiment.points if point.label not in one.points]
     if missing:
         yield f"Not measured: {experiment.axis} {', '.join(missing)}."
-    if evidence.is_hurried(one.shown):
+    if selection.is_hurried(one.shown):
         yield "A quick run: few packets a window."
     if hidden := len(one.rows) - len(one.shown):
         yield (

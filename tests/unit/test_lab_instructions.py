@@ -132,6 +132,10 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
 CONFIG = Config(Path(), UdpLoad(), ("con", "falcon"), packets=1000)
 
 
+def no_settings(_number: int, _rate: float) -> dict[str, str | int]:
+    return {}
+
+
 def sending(rig: Rig, monkeypatch: pytest.MonkeyPatch, losses: list[int]) -> list[float]:
     """Make every window of 1000 packets lose so many, one after the other; the rates sent at."""
     rates: list[float] = []
@@ -167,7 +171,7 @@ def test_a_sample_is_of_the_packets_that_came_without_the_harness(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sending(rig, monkeypatch, [0])
-    sample = instructions._sample(rig, CONFIG, "falcon", 3, 4000.0, {})
+    sample = instructions._sample(rig, CONFIG, "falcon", 3, 4000.0, no_settings)
     assert (sample.mode, sample.round, sample.delivered, sample.lost) == ("falcon", 3, 1000, 0)
     assert sample.work == (0.0, 320.0)
     assert (sample.busiest, sample.total) == (320.0, 320.0)
@@ -179,7 +183,7 @@ def test_a_window_that_lost_packets_is_done_again_more_slowly(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = sending(rig, monkeypatch, [900, 2, 1])
-    sample = instructions._sample(rig, CONFIG, "falcon", 0, 4000.0, {})
+    sample = instructions._sample(rig, CONFIG, "falcon", 0, 4000.0, no_settings)
     assert rates == [4000.0, 2000.0, 1000.0]
     assert sample.lost == 1
 
@@ -222,9 +226,30 @@ def test_a_flow_gets_hot_when_it_has_its_place(rig: Rig, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(instructions, "_send", send)
     server: Any = rig.server
-    instructions._sample(rig, HOT, "falcon", 0, 4000.0, {"falcon_load_threshold": 35})
+    asked: list[tuple[int, float]] = []
+
+    def settings(number: int, rate: float) -> dict[str, str | int]:
+        asked.append((number, rate))
+        return {"falcon_load_threshold": 35}
+
+    instructions._sample(rig, HOT, "falcon", 6, 4000.0, settings)
     assert heats == [(0, 1), (1, 3)]
     assert server.settings == {"falcon_load_threshold": 35}
+    assert asked == [(6, 4000.0)]
+
+
+def test_what_is_hot_is_looked_at_again_at_a_lower_rate(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending(rig, monkeypatch, [900, 0])
+    asked: list[float] = []
+
+    def settings(_number: int, rate: float) -> dict[str, str | int]:
+        asked.append(rate)
+        return {}
+
+    instructions._sample(rig, HOT, "falcon", 0, 4000.0, settings)
+    assert asked == [4000.0, 2000.0]
 
 
 class FakeHost:

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import pytest
 
 from harness.errors import FalconError
-from harness.lab import campaign, experiments, stages
+from harness.lab import campaign, experiments, selection, stages
 from harness.lab.campaign import Row
 from harness.lab.experiments import EXPERIMENTS
 from harness.lab.instructions import Sample
@@ -91,7 +91,7 @@ def keep_all(release: str = RELEASE) -> None:
 
 
 def selected(figure: str, rows: list[Row]) -> list[Row]:
-    return evidence.select(EXPERIMENTS[figure], rows)
+    return selection.select(EXPERIMENTS[figure], rows)
 
 
 def the_kernel() -> Kernel:

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which of a figure's samples belong together.
+
+In: all rows that were ever kept of a figure. Out: those that may stand in one table.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from harness.lab.campaign import CONDITIONS, QUICK_PACKETS, Row
+from harness.lab.experiments import Experiment
+
+
+def select(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
+    """The rows that may stand in one table, in the order of the experiment's points.
+
+    They have a commit and all other conditions in common. Of several such series the one
+    with the most points is taken, of these one that was not made in a hurry, then the newest.
+    """
+    series: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        series[tuple(row.context.get(name) for name in CONDITIONS)].append(row)
+    return max((_attempts(experiment, own) for own in series.values()), key=_merit, default=[])
+
+
+def is_hurried(rows: Sequence[Row]) -> bool:
+    """Were there as few packets a window as with --quick?"""
+    return any(row.context["packets"] <= QUICK_PACKETS for row in rows)
+
+
+def _merit(rows: Sequence[Row]) -> tuple[int, bool, str]:
+    points = {row.point for row in rows}
+    return len(points), not is_hurried(rows), max((_started(row) for row in rows), default="")
+
+
+def _started(row: Row) -> str:
+    return str(row.context["started"])
+
+
+def _attempts(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
+    """Of each point the attempt with the most whole rounds; of equal ones the newest."""
+    attempts: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in _whole(experiment, rows):
+        attempts[row.point, _started(row)].append(row)
+    chosen = []
+    for point in experiment.points:
+        own = [(len(a), at, a) for (label, at), a in attempts.items() if label == point.label]
+        chosen += max(own, default=(0, "", []))[2]
+    return chosen
+
+
+def _whole(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
+    """The rows of rounds that have every mode: each ratio within them can be computed."""
+    modes: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for row in rows:
+        modes[row.point, _started(row), row.sample.round].add(row.sample.mode)
+    wanted = set(experiment.modes)
+    return [
+        row
+        for row in rows
+        if row.sample.mode in wanted and modes[row.point, _started(row), row.sample.round] >= wanted
+    ]
