@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.errors import FalconError
+from harness.workload.latency import Latencies
 
 NS_PER_US, NS_PER_S = 1000, 1_000_000_000
 ANSWER_WITHIN_S = 2.0
@@ -62,8 +63,8 @@ class Job:
         return cls(**json.loads(text))
 
 
-@dataclass(frozen=True)
-class Operations:
+@dataclass(frozen=True, kw_only=True)
+class Operations(Latencies):
     """What all connections did in ``seconds``; the latency of those answered as they should be.
 
     ``seconds`` lie between the first question and the last answer.
@@ -76,12 +77,6 @@ class Operations:
     misses: int
     errors: int
     seconds: float
-    mean_us: float
-    p50_us: float
-    p90_us: float
-    p99_us: float
-    p999_us: float
-    max_us: float
 
     @property
     def operations(self) -> int:

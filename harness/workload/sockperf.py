@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from harness.errors import FalconError
 from harness.overlay.netns import Namespace
+from harness.workload.latency import Latencies
 from harness.workload.program import Program
 from harness.workload.udpflow import Endpoint
 
@@ -41,8 +42,8 @@ class Throughput:
         return self.sent * self.size / self.seconds
 
 
-@dataclass(frozen=True)
-class Latency:
+@dataclass(frozen=True, kw_only=True)
+class Latency(Latencies):
     """One way, as half of the time to a message's answer, in microseconds.
 
     All is of the part of the run that sockperf calls valid, its start and end left out:
@@ -56,12 +57,6 @@ class Latency:
     dropped: int
     duplicated: int
     out_of_order: int
-    mean_us: float
-    p50_us: float
-    p90_us: float
-    p99_us: float
-    p999_us: float
-    max_us: float
 
     @property
     def messages_per_second(self) -> float:

@@ -20,6 +20,7 @@ import jinja2
 from harness.errors import FalconError
 from harness.overlay.netns import Namespace
 from harness.workload import memcached
+from harness.workload.latency import Latencies
 from harness.workload.program import Program
 from harness.workload.udpflow import Endpoint
 
@@ -31,8 +32,8 @@ CONFIGURATION = "nginx.conf.j2"
 REPORT_SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
-@dataclass(frozen=True)
-class Served:
+@dataclass(frozen=True, kw_only=True)
+class Served(Latencies):
     """What a client got in ``seconds``. ``requests`` were answered, with whatever status.
 
     ``bad_statuses``: answers that were an error (400 and above). ``timeouts``: answers that took
@@ -47,12 +48,6 @@ class Served:
     write_errors: int
     timeouts: int
     bad_statuses: int
-    mean_us: float
-    p50_us: float
-    p90_us: float
-    p99_us: float
-    p999_us: float
-    max_us: float
 
     @property
     def requests_per_second(self) -> float:
