@@ -44,7 +44,7 @@ def packets(here: Endpoint) -> list[bytes]:
         sock.bind((IP, 0))
         sock.settimeout(PATIENCE_S)
         to = sock.getsockname()[1]
-        with Sender(here.namespace, IP, count=100, rate=5000, size=48, port=to) as sender:
+        with Sender(here.namespace, IP, count=100, rate=5000, size=53, port=to) as sender:
             caught = [sock.recv(4096) for _ in range(100)]
             assert sender.wait().sent == 100
     return caught
@@ -80,7 +80,7 @@ def test_rate_is_kept(here: Endpoint, port: int) -> None:
 
 
 def test_untouched_packets_are_intact(here: Endpoint, port: int, packets: list[bytes]) -> None:
-    assert {len(packet) for packet in packets} == {48}
+    assert {len(packet) for packet in packets} == {53}
     assert deliver(here, port, packets).is_intact
 
 
@@ -114,7 +114,7 @@ def test_second_copies_are_duplicates(here: Endpoint, port: int, packets: list[b
     assert (seen.duplicates, seen.out_of_order, seen.lost) == (11, 0, 0)
 
 
-@pytest.mark.parametrize("at", [0, 5, 15, 16, 47])
+@pytest.mark.parametrize("at", [0, 5, 15, 16, 47, 48, 52])
 def test_flipped_bit_is_damage(here: Endpoint, port: int, packets: list[bytes], at: int) -> None:
     bad = bytearray(packets[50])
     bad[at] ^= 1
