@@ -3,7 +3,7 @@
 
 In: ``net/core/falcon_pick.h`` as a patch series adds it. Out: a `CpuSet`, which places as
 the kernel does, by calling what the kernel calls. Nothing of the arithmetic is written down
-again; how the kernel calls it is in ``place_hash()`` below, and nowhere else.
+again; how the kernel calls it is in ``place()`` below, and nowhere else.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ MAX_CPU = 0xFFFF
 _DECLARED = """
 struct falcon_slot { uint16_t cpu; uint16_t load; };
 uint32_t stage_hash(uint32_t flow, uint32_t ifindex, uint32_t net);
-uint32_t place_hash(uint32_t flow, uint32_t ifindex, uint32_t net, int kind, uint32_t nr);
-uint32_t pick(const struct falcon_slot *slots, uint32_t nr, uint32_t hash, uint32_t from,
-              uint32_t threshold, int two_choice, int *second);
+uint32_t place(const struct falcon_slot *slots, uint32_t nr, uint32_t flow, uint32_t ifindex,
+               uint32_t net, int kind, uint32_t from, uint32_t threshold, int two_choice,
+               int *second);
 int gate_open(uint32_t nr, uint32_t load, uint32_t threshold);
 """
-# place_hash() is what falcon.c does before it calls falcon_pick().
+# place() is what falcon_want() of falcon.c does while the gate is open.
 _SOURCE = """
 #include <stdint.h>
 #include "falcon_pick.h"
@@ -48,12 +48,20 @@ _Static_assert(sizeof(struct falcon_slot) == 4, "as declared in pick.py");
 uint32_t stage_hash(uint32_t flow, uint32_t ifindex, uint32_t net)
 { return falcon_stage_hash(flow, ifindex, net); }
 
-uint32_t place_hash(uint32_t flow, uint32_t ifindex, uint32_t net, int kind, uint32_t nr)
-{ (void)kind; (void)nr; return falcon_stage_hash(flow, ifindex, net); }
+/* By `Kind` */
+static const enum falcon_hop hops[] = {
+    FALCON_HOP_DEVICE, FALCON_HOP_TUNNEL, FALCON_HOP_SPLIT,
+};
 
-uint32_t pick(const struct falcon_slot *slots, uint32_t nr, uint32_t hash, uint32_t from,
-              uint32_t threshold, int two_choice, int *second)
-{ return falcon_pick(slots, nr, hash, from, threshold, two_choice, second); }
+uint32_t place(const struct falcon_slot *slots, uint32_t nr, uint32_t flow, uint32_t ifindex,
+               uint32_t net, int kind, uint32_t from, uint32_t threshold, int two_choice,
+               int *second)
+{
+    uint32_t hash = falcon_stage_hash(flow, ifindex, net);
+    uint32_t first = falcon_first_slot(flow, hash, hops[kind], nr);
+
+    return falcon_pick(slots, nr, first, hash, from, threshold, two_choice, second);
+}
 
 int gate_open(uint32_t nr, uint32_t load, uint32_t threshold)
 { return falcon_gate_open(nr, load, threshold); }
@@ -103,20 +111,18 @@ class CpuSet:
         """The hash of a flow at a stage, 32 bits; its high bits choose the flow's word."""
         return int(self._lib.stage_hash(flow, device.ifindex, device.net))
 
-    def place_hash(self, flow: int, device: Device, kind: Kind) -> int:
-        """The hash by which a flow's CPU for a stage is chosen, 32 bits."""
-        nr = len(self._cpus)
-        return int(self._lib.place_hash(flow, device.ifindex, device.net, kind, nr))
-
     def place(self, flow: int, device: Device, kind: Kind, here: int) -> tuple[int, bool]:
         """The CPU for a packet that enters ``device``, and whether it is the second choice.
 
         ``flow``: the packet's 32-bit hash; ``here``: the CPU it comes from.
         """
-        slot = self._lib.pick(
+        slot = self._lib.place(
             self._slots,
             len(self._cpus),
-            self.place_hash(flow, device, kind),
+            flow,
+            device.ifindex,
+            device.net,
+            kind,
             here,
             self._threshold,
             self._two_choice,

@@ -7,6 +7,8 @@ measurements and makes predictions of it. ::
     wire -> ring -> NIC -> [ queue -> OUTER -> queue -> BRIDGE -> queue -> INNER ] -> socket -> APP
             NIC's CPU        Falcon CPUs, or those of RPS (no overlay: INNER only)   program's CPU
 
+A NIC that is split has one more queue, with stage GRO behind it, before OUTER or INNER.
+
 As in the kernel: a CPU polls its queues in turns, at most `WEIGHT` packets a poll, and its
 programs run when no softirq does, or share the CPU once a round of softirqs used up `BUDGET`.
 Queues are bounded. A queue that sleeps is woken when the poll ends that put a packet on it.
@@ -513,16 +515,23 @@ class Simulation:
         nic, vxlan, veth = self._mode.rps(plan)
         into_nic, into_vxlan = Device(NIC_INDEX, host), Device(VXLAN_INDEX, host)
         into_veth = Device(CONTAINER_INDEX, container)
-        if not self._mode.overlay:
-            return {Stage.NIC: self._hop(Stage.INNER, into_nic, Kind.NAPI, nic, hash_)}
-        return {
-            Stage.NIC: self._hop(Stage.OUTER, into_nic, Kind.NAPI, nic, hash_),
-            Stage.OUTER: self._hop(Stage.BRIDGE, into_vxlan, Kind.TUNNEL, vxlan, hash_),
-            Stage.BRIDGE: self._hop(Stage.INNER, into_veth, Kind.PLAIN, veth, hash_),
-        }
+        first = Stage.OUTER if self._mode.overlay else Stage.INNER
+        by_rps = Hop(first, into_nic, Kind.NAPI, self._rps(nic, hash_), False, None)
+        hops = {Stage.NIC: by_rps}
+        if self._mode.gro_split:
+            split = self._hop(Stage.GRO, into_nic, Kind.NAPI, (), hash_)
+            hops = {Stage.NIC: split, Stage.GRO: by_rps}
+        if self._mode.overlay:
+            hops |= {
+                Stage.OUTER: self._hop(Stage.BRIDGE, into_vxlan, Kind.TUNNEL, vxlan, hash_),
+                Stage.BRIDGE: self._hop(Stage.INNER, into_veth, Kind.PLAIN, veth, hash_),
+            }
+        return hops
+
+    def _rps(self, mask: tuple[int, ...], hash_: int) -> Queue | None:
+        return self.cpus[mask[rps_slot(hash_, len(mask))]].backlog if mask else None
 
     def _hop(self, to: Stage, device: Device, kind: Kind, mask: tuple[int, ...], hash_: int) -> Hop:
-        rps = self.cpus[mask[rps_slot(hash_, len(mask))]].backlog if mask else None
-        steered = self._mode.falcon and (kind is not Kind.NAPI or self._mode.gro_split)
-        word = self.falcon.word(hash_, kind, device) if steered else None
-        return Hop(to, device, kind, rps, kind is Kind.PLAIN, word)
+        """One that Falcon takes if it is on."""
+        word = self.falcon.word(hash_, kind, device) if self._mode.falcon else None
+        return Hop(to, device, kind, self._rps(mask, hash_), kind is Kind.PLAIN, word)

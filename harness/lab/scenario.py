@@ -23,16 +23,18 @@ WARM_UP = 0.25
 class Stage(IntEnum):
     """The work between two queues.
 
-    NIC: the device's poll. OUTER: IP, UDP, VXLAN decapsulation; of a split NIC its GRO, too.
-    BRIDGE: from the VXLAN device to the veth pair. INNER: IP and UDP to the socket (without an
-    overlay the only one of the three). APP: what the receiving program's CPU does.
+    NIC: the device's poll. GRO: of a split NIC; else it is part of the poll. OUTER: IP, UDP,
+    VXLAN decapsulation. BRIDGE: from the VXLAN device to the veth pair. INNER: IP and UDP to the
+    socket (without an overlay the only one of the three). APP: what the receiving program's
+    CPU does.
     """
 
     NIC = 0
-    OUTER = 1
-    BRIDGE = 2
-    INNER = 3
-    APP = 4
+    GRO = 1
+    OUTER = 2
+    BRIDGE = 3
+    INNER = 4
+    APP = 5
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,16 @@ class StageCosts:
     bridge: float
     inner: float
     app: float
+    gro: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.stages) < 0 or not self.total:
             raise FalconError("a stage costs nothing or more, and one of them more", str(self))
 
     @property
-    def stages(self) -> tuple[float, float, float, float, float]:
+    def stages(self) -> tuple[float, ...]:
         """By `Stage`."""
-        return self.nic, self.outer, self.bridge, self.inner, self.app
+        return tuple(getattr(self, stage.name.lower()) for stage in Stage)
 
     @property
     def total(self) -> float:

@@ -33,18 +33,14 @@ def _nic_only(cpus: CpuPlan) -> CpuSets:
     return cpus.stages, (), ()
 
 
-def _none(_cpus: CpuPlan) -> CpuSets:
-    return (), (), ()
-
-
 @dataclass(frozen=True)
 class Mode:
     """``rps``: the CPUs RPS may use after NIC, VXLAN and veth, from a `CpuPlan`.
 
     ``overlay``: traffic goes between containers, not between the hosts.
     ``falcon``: Falcon is on; with ``two_choice`` it may move from its first choice;
-    with ``gro_split`` it splits the NIC before GRO. What GRO makes of the packets
-    goes where RPS would have it, so the NIC has no mask then.
+    with ``gro_split`` it splits the NIC before GRO. RPS then moves what GRO makes of
+    the packets on, to a CPU that Falcon keeps clear of (``net/core/falcon_pick.h``).
     """
 
     name: str
@@ -64,11 +60,11 @@ MODES = {
         Mode("rps-pipe", "vanilla overlay, a disjoint RPS mask a device", _disjoint_masks),
         Mode("falcon-static", "Falcon, static hashing", _nic_only, falcon=True, two_choice=False),
         Mode("falcon", "Falcon", _nic_only, falcon=True),
-        Mode("falcon+split", "Falcon, the NIC split", _none, falcon=True, gro_split=True),
+        Mode("falcon+split", "Falcon, the NIC split", _nic_only, falcon=True, gro_split=True),
         Mode(
             "host+split",
             "no overlay, Falcon, the NIC split",
-            _none,
+            _nic_only,
             overlay=False,
             falcon=True,
             gro_split=True,

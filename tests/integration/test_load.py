@@ -73,7 +73,7 @@ def test_second_choice_when_the_first_is_busy(rig: Rig) -> None:
 
         # Without two choices the flow stays on the busy CPU.
         seen = trace(rig, rig.flow(source_port=22_000, rate=500))
-        assert seen.host.cpus[first].received >= COUNT
+        assert seen.host.cpus[first].received >= COUNT - STRAY
         assert seen.host.total("second") == 0
 
         falcon.write_sysctl("falcon_two_choice", 1)

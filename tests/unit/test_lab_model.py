@@ -45,10 +45,20 @@ FALCON = sample("falcon", NIC + 10, INNER + 12, TIMER, OUTER + 30, BRIDGE + 11, 
 def test_costs_are_those_of_the_cpus():
     costs = stagecosts.by_mode([PIPE, FALCON, con(), sample("host", 900, 5, 800, 5, 5, 700)])
     assert costs["rps-pipe"] == COSTS
-    assert costs["falcon"].stages == (NIC + 10, OUTER + 30, BRIDGE + 11, INNER + 12, APP)
+    assert costs["falcon"].stages == (NIC + 10, 0, OUTER + 30, BRIDGE + 11, INNER + 12, APP)
     assert costs["falcon-static"] == costs["falcon"]
-    assert costs["host"].stages == (900, 0, 0, 800, 700)
-    assert costs["con"].stages == pytest.approx(COST)
+    assert costs["host"].stages == (900, 0, 0, 0, 800, 700)
+    assert costs["con"].stages == pytest.approx(COSTS.stages)
+
+
+def test_what_is_like_no_other_stage_is_the_gro_of_a_split_nic():
+    split = sample("falcon+split", 700, INNER + 12, 1000, OUTER + 30, BRIDGE + 11, APP)
+    host = sample("host+split", 700, TIMER, INNER, 900, TIMER, APP)
+    costs = stagecosts.by_mode([PIPE, split, host])
+    assert costs["falcon+split"].stages == (700, 1000, OUTER + 30, BRIDGE + 11, INNER + 12, APP)
+    assert costs["host+split"].stages == (700, 900, 0, 0, INNER, APP)
+    met = sample("falcon+split", 700, 1000 + INNER, TIMER, OUTER, BRIDGE, APP)
+    assert "falcon+split" not in stagecosts.by_mode([PIPE, met])
 
 
 def test_a_masks_cpus_tell_the_stage_wherever_they_are():
@@ -89,6 +99,14 @@ def test_a_pipeline_is_as_fast_as_its_slowest_stage(slowest):
     found = model.capacity(StageCosts(*works), setup, "rps-pipe", seed=1)
     assert found.rate == pytest.approx(IPS / 1700, rel=0.02)
     assert found.bound == ("NIC", "stages", "stages", "stages", "program")[slowest]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("stage", ["nic", "gro", "outer", "bridge", "inner", "app"])
+def test_every_stage_of_a_split_flow_has_a_cpu_of_its_own(stage, seed):
+    costs = replace(replace(COSTS, gro=1000.0), **{stage: 1800.0})
+    setup = Setup(1, 1, Cpus.apart(1, 4, 1), IPS)
+    assert model.busiest(costs, setup, "falcon+split", seed) == pytest.approx(1800, rel=0.03)
 
 
 def test_more_nic_queues_and_cpus_take_more(monkeypatch):

@@ -11,7 +11,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_falcon_pick import CPUS, LOAD, THRESHOLD, U32, pick  # noqa: F401, a fixture
+from test_falcon_pick import CPUS, LOAD, THRESHOLD, U32, Hop, pick  # noqa: F401, a fixture
 
 from harness.errors import FalconError
 from harness.kernel import patches, series
@@ -20,6 +20,7 @@ from harness.lab import pipeline, scenario
 from harness.lab.pick import CpuSet, Device, Kind
 
 KINDS = st.sampled_from(Kind)
+HOPS = {Kind.PLAIN: Hop.DEVICE, Kind.TUNNEL: Hop.TUNNEL, Kind.NAPI: Hop.SPLIT}
 DEVICES = st.builds(Device, st.integers(1, 2**31 - 1), U32)
 
 
@@ -42,10 +43,22 @@ def test_placed_as_by_the_kernels_arithmetic(
     here = data.draw(st.sampled_from(cpus))
     cpu_set = CpuSet(cpus, threshold=threshold, two_choice=two_choice)
     is_open = cpu_set.set_loads(loads)
-    hash_ = cpu_set.place_hash(flow, device, kind)
-    expected = pick.cpu(cpus, loads, hash_, here, threshold, two_choice)
+    hash_ = pick.hash(flow, device.ifindex, device.net)
+    first = pick.first_slot(flow, hash_, HOPS[kind], len(cpus))
+    expected = pick.cpu(cpus, loads, first, hash_, here, threshold, two_choice)
     assert cpu_set.place(flow, device, kind, here) == expected
     assert is_open == pick.gate_open(len(cpus), sum(loads) // len(cpus), threshold)
+
+
+def test_hops_are_those_of_the_kernel():
+    text = added("net/core/falcon.c")
+    body = re.search(r"^static enum falcon_hop falcon_hop_of\(.*?^\}", text, re.M | re.S)[0]
+    # Of a virtual device's NAPI it is another one, which is not simulated.
+    known = dict(re.findall(r"case FALCON_(\w+):\s+return [^;]*FALCON_HOP_(\w+);", body))
+    other = re.search(r"default:\s+return FALCON_HOP_(\w+);", body)[1]
+    assert {kind: known.get(kind.name, other) for kind in Kind} == {
+        kind: hop.name for kind, hop in HOPS.items()
+    }
 
 
 @given(U32, DEVICES)
@@ -60,7 +73,7 @@ def test_all_that_falcon_calls_of_the_arithmetic_is_called_here():
     called = {name for name in defined if re.search(rf"\b{name}\(", added("net/core/falcon.c"))}
     here = {name for name in defined if f"{name}(" in modelled._SOURCE}
     assert {"falcon_pick", "falcon_gate_open"} <= called
-    assert called <= here, f"pick.py's place_hash() must follow falcon.c: {called - here}"
+    assert called <= here, f"pick.py's place() must follow falcon.c: {called - here}"
 
 
 def test_numbers_that_the_model_has_from_falcon():
