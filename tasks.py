@@ -227,13 +227,14 @@ def check_patches(_c, kernel=DEFAULT, source=None, git=None, rev=None, build=Fal
 
 @task
 def check_cost(_c, kernel=DEFAULT, source=None, git=None, rev=None):
-    """Show what the series costs where it is not used, by the object code.
+    """Show what the series costs where it is not used, and for a decision, by the object code.
 
     Instructions of the fast path's functions in the unpatched kernel and in the
     patched one with Falcon built in and off. Status 1 if CONFIG_NET_FALCON=n
-    changes any function of their files, or off costs more than no-ops.
+    changes any function of their files, off costs more than no-ops, or a usual
+    decision takes more than 60 instructions.
     """
-    from harness.kernel import cost
+    from harness.kernel import cost, decision
     from harness.report import costs
 
     chosen, tree = _source(kernel, source, git, rev)
@@ -241,7 +242,11 @@ def check_cost(_c, kernel=DEFAULT, source=None, git=None, rev=None):
     out.print(costs.table(report, tree.version))
     for line in costs.summary(report):
         out.print(line, markup=False)
-    return 1 if report.changed or report.dearer else 0
+    steps = decision.measure(chosen)
+    for line in costs.decision_lines(steps):
+        out.print(line, markup=False)
+    too_much = decision.usual(steps) > decision.MOST
+    return 1 if report.changed or report.dearer or too_much else 0
 
 
 @task

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What Falcon costs where it is off, as a table and a sentence.
+"""What Falcon costs, where it is off and for a decision, as a table and a sentence.
 
-In: a ``harness.kernel.cost.Report``. Out: text for the screen.
+In: a ``harness.kernel.cost.Report``, a decision's steps. Out: text for the screen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from harness.kernel import decision
 from harness.kernel.cost import Report
+from harness.kernel.decision import Step
 
 
 def table(report: Report, version: str) -> Table:
@@ -52,3 +54,13 @@ def summary(report: Report) -> Iterator[str]:
             "CONFIG_NET_FALCON=y and off: on no way through them an instruction more than the "
             "no-ops of the static key."
         )
+
+
+def decision_lines(steps: Sequence[Step]) -> Iterator[str]:
+    """What a decision costs where Falcon is on."""
+    yield "A decision takes, in instructions, by the way through it:"
+    yield from (f"  {step.name}: {step.least} to {step.most}" for step in steps)
+    yield (
+        f"While no CPU is busy it is {decision.usual(steps)} at most; "
+        f"{decision.MOST} is the most it may be."
+    )

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from harness.kernel import cost
+from harness.kernel import cost, decision, patches, series
 from harness.kernel.disassembly import Sequence, functions, key_sites, sequence
 
 # A static key as x86 has it: a five-byte no-op, and an entry in the jump table.
@@ -153,3 +153,29 @@ def test_a_function_that_is_gone_or_new_is_a_change(compiled):
     only = rx(compiled(PLAIN))
     assert not cost._same(only, None)
     assert not cost._same(None, only)
+
+
+# ---- a decision ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", series.names())
+def test_a_usual_decision_takes_no_more_than_it_may(name):
+    steps = decision.measure(series.load(name))
+    assert [step.name for step in steps] == list(decision.STEPS.values())
+    assert all(0 < step.least <= step.most for step in steps)
+    assert decision.usual(steps) <= decision.MOST
+
+
+def test_a_step_that_became_dearer_is_seen(monkeypatch):
+    before = decision.measure(series.load())
+    real = patches.added_file
+
+    def dearer(stack, name):
+        multiply = "return val * FALCON_GOLDEN_RATIO;"
+        text = real(stack, name)
+        assert multiply in text
+        return text.replace(multiply, "return (val * 7 ^ val >> 3) * FALCON_GOLDEN_RATIO + 5;")
+
+    monkeypatch.setattr(patches, "added_file", dearer)
+    after = decision.measure(series.load())
+    assert decision.usual(after) > decision.usual(before)
