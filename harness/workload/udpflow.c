@@ -236,7 +236,10 @@ static int open_sender(const struct sender *sender, const struct endpoint *to)
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	if (sender->source_port) {
 		struct endpoint from = parse_endpoint(any, sender->source_port);
+		int yes = 1;
 
+		/* Senders that share a port are one flow to everyone on the way. */
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
 		bind_socket(fd, &from);
 	}
 	return fd;

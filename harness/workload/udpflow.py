@@ -153,6 +153,10 @@ class _Program(Closing):
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def has_ended(self) -> bool:
+        return not self.is_running
+
     def _next_report(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -177,7 +181,8 @@ class Sender(_Program):
 
     ``size`` bytes of payload (at least 16); ``rate`` packets a second, 0 for as
     fast as it goes; ``count`` packets or ``seconds``, 0 for no limit; ``flow`` 0
-    to 255 keeps several senders apart; ``source_port`` 0 leaves it to the kernel.
+    to 255 keeps several senders apart; ``source_port`` 0 leaves it to the kernel, and those
+    that share one in a namespace are one flow to RSS, RPS and Falcon.
     ``cpu``: see `UdpFlow`.
     """
 

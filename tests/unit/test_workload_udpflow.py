@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -135,6 +136,36 @@ def test_flows_are_told_apart(here: Endpoint, port: int) -> None:
         receiver.drain(100)
         seen = receiver.stop()
     assert seen.is_intact and (seen.flows, seen.received) == (2, 100)
+
+
+def test_senders_that_share_a_port_are_told_apart(here: Endpoint, port: int) -> None:
+    """One flow to all that is on the way, and several to the receiver."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((IP, 0))
+        shared = int(sock.getsockname()[1])
+    with Receiver(here, port=port) as receiver, ExitStack() as opened:
+        senders = [
+            opened.enter_context(
+                Sender(
+                    here.namespace,
+                    IP,
+                    count=50,
+                    rate=1000,
+                    flow=flow,
+                    source_port=shared,
+                    port=port,
+                )
+            )
+            for flow in range(3)
+        ]
+        assert [sender.wait().sent for sender in senders] == [50] * 3
+        deadline = time.monotonic() + PATIENCE_S
+        while not all(sender.has_ended for sender in senders) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert all(sender.has_ended for sender in senders) and not receiver.has_ended
+        received = receiver.wait_for(150, PATIENCE_S)
+    assert (received.received, received.flows) == (150, 3)
+    assert received.is_intact
 
 
 def test_reports_can_be_subtracted(here: Endpoint, port: int) -> None:
