@@ -10,6 +10,8 @@ stdout to each. It runs on the machine under test, and while packets come it sle
     packets                           ==>  the receivers
     {"do": "drain", "packets": 5000}  -->
                                       <--  {"came": {"received": 5000, ...}, ..., "number": 1}
+
+A measurement by time asks for ``counters`` instead, at the start and the end of its window.
 """
 
 from __future__ import annotations
@@ -25,14 +27,13 @@ from statistics import mean
 from typing import Any
 
 from harness.errors import FalconError
-from harness.lab import loads
-from harness.lab.loads import TcpLoad, UdpLoad
+from harness.lab import loads, servers
+from harness.lab.loads import UdpLoad
 from harness.overlay import falcon, irq, modes, snmp, softnet
 from harness.overlay.cpus import CpuPlan, present_cpus
 from harness.overlay.plan import Plan
 from harness.overlay.topology import NIC, Host, nic_server
-from harness.workload import iperf
-from harness.workload.udpflow import Endpoint, Received, Receiver
+from harness.workload.udpflow import Received, Receiver
 
 # Nothing more comes when nothing came for so long; emulated CPUs stand still at times.
 QUIET_S = 5.0
@@ -51,6 +52,7 @@ class Guest:
         self._host, self._cpus = host, cpus
         self._mode = opened.enter_context(ExitStack())
         self._receivers: list[Receiver] = []
+        self._overlay = True
 
     def do(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out a command and return its answer."""
@@ -59,32 +61,27 @@ class Guest:
             "mode": self.mode,
             "loads": self.loads,
             "drain": self.drain,
+            "counters": self.counters,
         }
         return deeds[arguments.pop("do")](**arguments)
 
     def mode(
         self, name: str, load: dict[str, Any], settings: dict[str, str | int] | None = None
     ) -> dict[str, Any]:
-        """Leave the mode there was, and enter this one; ``settings`` are net.core's, after it.
+        """Leave the mode there was, and enter this one; ``settings`` are net.core's, on top
+        of it, and taken back with it.
 
         What receives the load is started anew, and takes flows to begin at number 0.
         """
         mode, wanted = modes.named(name), loads.of(**load)
         self._mode.close()
         self._mode.enter_context(modes.applied(mode, self._host, self._cpus))
-        for setting, value in (settings or {}).items():
-            falcon.write_sysctl(setting, value)
-        self._receivers = []
-        for flow in range(wanted.flows if isinstance(wanted, TcpLoad) else 0):
-            at = Endpoint.of(self._host, flow % wanted.containers if mode.overlay else None)
-            self._mode.enter_context(
-                iperf.Server(at, port=iperf.FIRST_PORT + flow, cpu=self._cpus.app)
-            )
-        if isinstance(wanted, UdpLoad):
-            self._receivers = [
-                self._mode.enter_context(Receiver(Endpoint.of(self._host, c), cpu=self._cpus.app))
-                for c in (range(wanted.containers) if mode.overlay else (None,))
-            ]
+        if falcon.is_present():  # otherwise a mode of Falcon's was refused already
+            for setting, value in (settings or {}).items():
+                falcon.write_sysctl(setting, value)
+        self._overlay = mode.overlay
+        started = servers.start(wanted, self._host, self._cpus, mode.overlay, self._mode)
+        self._receivers = started if isinstance(wanted, UdpLoad) else []
         self._seen, self._work = self._came(), softnet.snapshot()
         return {}
 
@@ -114,6 +111,33 @@ class Guest:
             "softirqs": sum(cpu.net_rx for cpu in counted),
             "received": sum(cpu.processed for cpu in counted),
         }
+
+    def counters(self) -> dict[str, Any]:
+        """What this host counted so far: see `harness.lab.remote.Counters`."""
+        work = softnet.snapshot()
+        counted = [work.cpus[cpu] for cpu in self._cpus.all]
+        receivers = [receiver.report() for receiver in self._receivers]
+        datagrams, segments = self._came_to_programs()
+        return {
+            "seconds": time.monotonic(),
+            "datagrams": datagrams,
+            "packets": datagrams + segments,
+            "late": sum(report.out_of_order for report in receivers) + self._late_segments(),
+            "softirqs": sum(cpu.net_rx for cpu in counted),
+            "busy": [cpu.busy_ticks for cpu in counted],
+            "idle": [cpu.idle_ticks for cpu in counted],
+        }
+
+    def _came_to_programs(self) -> tuple[int, int]:
+        """Datagrams that programs read, and TCP's segments, where the load's are; what VXLAN
+        gets in the host is not among them.
+        """
+        places = self._host.containers if self._overlay else (self._host.namespace,)
+        counted = [snmp.parse(place.read_proc_net("snmp")) for place in places]
+        return (
+            sum(one["UdpInDatagrams"] for one in counted),
+            sum(one["TcpInSegs"] for one in counted),
+        )
 
     def _came(self) -> Received:
         """All that the receivers got so far, as if it were one; TCP's only if out of order."""

@@ -20,15 +20,34 @@ class Load:
     """``flows``, messages of ``size`` bytes each, to ``containers`` in turn.
 
     The first flow sends ``heat`` times as many as any other: above 1 it is a hotspot.
+    ``spread``: the receiving programs run on the stages' CPUs, too, as in the paper's busy
+    system (section 6.1, figure 14); otherwise on a CPU of their own. ``senders`` clients share
+    each flow, as the paper stresses one (section 6.1, figure 10).
+
+    ``share`` 0 sends as fast as it goes; otherwise it is of the most that the stock overlay
+    (mode con) carries without loss, or, with ``own``, that each mode does by itself.
     """
 
     size: int = 16
     flows: int = 1
     containers: int = 1
     heat: int = 1
+    spread: bool = False
+    senders: int = 1
+    share: float = 0.0
+    own: bool = False
 
     protocol: ClassVar[str]
     sizes: ClassVar[tuple[int, int]]
+    # The programs that both machines need for it.
+    programs: ClassVar[tuple[str, ...]] = ()
+    most_flows: ClassVar[int] = MAX_FLOWS
+    # Several senders may be one flow.
+    can_share: ClassVar[bool] = False
+    # It can be told how many messages a second to send.
+    has_rate: ClassVar[bool] = True
+    # What a message is called where a number of them is shown.
+    unit: ClassVar[str] = "messages"
 
     def __post_init__(self) -> None:
         least, most = self.sizes
@@ -37,8 +56,20 @@ class Load:
                 f"{self.size} bytes of payload",
                 f"{least} to {most} are possible by {self.protocol}",
             )
-        if not 1 <= self.flows <= MAX_FLOWS:
-            raise FalconError(f"{self.flows} flows", f"1 to {MAX_FLOWS} are possible")
+        if not 1 <= self.flows <= self.most_flows:
+            raise FalconError(f"{self.flows} flows", f"1 to {self.most_flows} are possible")
+        if self.senders < 1 or self.senders * self.flows > self.most_flows:
+            raise FalconError(
+                f"{self.senders} senders in each of {self.flows} flows",
+                f"1 to {self.most_flows} are possible in all",
+            )
+        if self.senders > 1 and not self.can_share:
+            raise FalconError(f"a flow by {self.protocol} has one sender")
+        if not 0 <= self.share <= 1 or (self.share and not self.has_rate):
+            raise FalconError(
+                f"{self.share} of what a mode carries",
+                "0 to 1 are possible" if self.has_rate else f"{self.protocol} has no rate",
+            )
         if self.heat < 1 or (self.heat > 1 and self.flows == 1):
             raise FalconError(
                 f"one of {self.flows} flows {self.heat} times as hot as the others",
@@ -50,7 +81,8 @@ class Load:
         flows = f"one {name} flow" if self.flows == 1 else f"{self.flows} {name} flows"
         to = "a container" if self.containers == 1 else f"{self.containers} containers"
         hot = f", one of them {self.heat} times as hot" if self.heat > 1 else ""
-        return f"{flows} of {self.size} bytes a message to {to}{hot}"
+        by = f", {self.senders} senders each" if self.senders > 1 else ""
+        return f"{flows} of {self.size} bytes a message to {to}{hot}{by}"
 
     def shares(self, total: float) -> list[float]:
         """What of ``total`` each flow sends."""
@@ -67,6 +99,7 @@ class UdpLoad(Load):
 
     protocol = "udp"
     sizes = 16, 65_507
+    can_share = True
 
 
 @dataclass(frozen=True)
@@ -75,12 +108,94 @@ class TcpLoad(Load):
 
     protocol = "tcp"
     sizes = 1, 1 << 20
+    programs = ("iperf3",)
 
 
-LOADS: dict[str, type[Load]] = {"udp": UdpLoad, "tcp": TcpLoad}
+@dataclass(frozen=True)
+class SockperfLoad(Load):
+    """sockperf's. ``latency``: half the time from a message to its answer is taken; of one flow."""
+
+    latency: bool = False
+
+    # What sockperf takes, for UDP and TCP alike.
+    sizes = 14, 65_507
+    programs = ("sockperf",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.heat > 1:
+            raise FalconError("sockperf's flows are all equally hot")
+        if self.latency and (self.flows > 1 or self.senders > 1):
+            raise FalconError("the latency of one flow is taken", "with one sender")
+
+    @property
+    def is_tcp(self) -> bool:
+        return self.protocol.endswith("tcp")
 
 
-def of(protocol: str, **values: int) -> Load:
+@dataclass(frozen=True)
+class SockperfUdpLoad(SockperfLoad):
+    """A message is a datagram."""
+
+    protocol = "sockperf-udp"
+    can_share = True
+
+
+@dataclass(frozen=True)
+class SockperfTcpLoad(SockperfLoad):
+    """A message is a write, small ones put together (Nagle)."""
+
+    protocol = "sockperf-tcp"
+
+
+@dataclass(frozen=True)
+class MemcachedLoad(Load):
+    """Values of ``size`` bytes, asked for by ``clients`` over ``flows`` connections together."""
+
+    clients: int = 1
+
+    protocol = "memcached"
+    sizes = 1, 1 << 20
+    programs = ("memcached",)
+    has_rate = False
+    unit = "operations"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clients < 1 or self.flows % self.clients:
+            raise FalconError(
+                f"{self.flows} connections of {self.clients} clients", "each has equally many"
+            )
+
+
+@dataclass(frozen=True)
+class WebLoad(Load):
+    """A page of ``size`` bytes, asked for over ``flows`` connections.
+
+    ``cached``: nginx gets it out of a memcached for each request; otherwise it is a file.
+    """
+
+    cached: bool = False
+
+    protocol = "web"
+    sizes = 1, 1 << 20
+    programs = ("nginx", "wrk", "memcached")
+    unit = "requests"
+    most_flows = 1000
+    has_rate = False
+
+
+LOADS: dict[str, type[Load]] = {
+    load.protocol: load
+    for load in (UdpLoad, TcpLoad, SockperfUdpLoad, SockperfTcpLoad, MemcachedLoad, WebLoad)
+}
+# Those that can be told how many packets to send: their instructions can be counted.
+COUNTABLE = (UdpLoad, TcpLoad)
+# Those that can be told for how many seconds to go on.
+TIMEABLE = (UdpLoad, SockperfLoad, MemcachedLoad, WebLoad)
+
+
+def of(protocol: str, **values: Any) -> Load:
     """The load of a protocol; what `Load.to_dict` gave comes back by this."""
     if protocol not in LOADS:
         raise FalconError(f"there is no load by {protocol}", f"there are {', '.join(LOADS)}")

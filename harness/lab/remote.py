@@ -36,6 +36,48 @@ class Drained:
     received: int
 
 
+@dataclass(frozen=True)
+class Counters:
+    """What the host under test counted; the difference of two is what happened between them.
+
+    ``seconds`` of its clock; ``datagrams`` that the load's programs read; ``packets``: these, and
+    segments that TCP received, where the load's programs are; ``late``: those of
+    udpflow, and TCP's segments, that came out of order; NET_RX ``softirqs``; by CPU ``busy`` and
+    ``idle`` time in ticks. Without the CPU that runs the harness.
+    """
+
+    seconds: float
+    datagrams: int
+    packets: int
+    late: int
+    softirqs: int
+    busy: tuple[int, ...]
+    idle: tuple[int, ...]
+
+    def __sub__(self, earlier: Counters) -> Counters:
+        return Counters(
+            seconds=self.seconds - earlier.seconds,
+            datagrams=self.datagrams - earlier.datagrams,
+            packets=self.packets - earlier.packets,
+            late=self.late - earlier.late,
+            softirqs=self.softirqs - earlier.softirqs,
+            busy=_less(self.busy, earlier.busy),
+            idle=_less(self.idle, earlier.idle),
+        )
+
+    @property
+    def busy_percent(self) -> tuple[float, ...]:
+        """Of each CPU's time."""
+        return tuple(
+            100 * busy / max(1, busy + idle)
+            for busy, idle in zip(self.busy, self.idle, strict=True)
+        )
+
+
+def _less(later: tuple[int, ...], earlier: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(a - b for a, b in zip(later, earlier, strict=True))
+
+
 class Server:
     """Entered, it is set up; left, everything there is undone. ``cpus``: who does what."""
 
@@ -91,6 +133,11 @@ class Server:
         """What came since the last time, as soon as it is ``packets``, or no more comes."""
         answer = self._ask({"do": "drain", "packets": packets})
         return Drained(**answer | {"came": Received(**answer["came"] | {"late": ()})})
+
+    def counters(self) -> Counters:
+        """What it counted up to now."""
+        answer = self._ask({"do": "counters"})
+        return Counters(**answer | {"busy": tuple(answer["busy"]), "idle": tuple(answer["idle"])})
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         os.write(self._commands, json.dumps(command).encode() + b"\n")

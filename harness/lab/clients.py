@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What sends a load, for a number of seconds.
+
+In: a `Load`, the ends of its flows, a rate. Out: `Clients`, running, and what they say at
+their end, `Done`. `harness.lab.servers` is the other side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+from harness.lab.loads import (
+    Load,
+    MemcachedLoad,
+    SockperfLoad,
+    UdpLoad,
+    WebLoad,
+)
+from harness.lab.rig import Ends
+from harness.overlay import snmp
+from harness.workload import memcached, sockperf, web
+from harness.workload.latency import Latencies
+from harness.workload.udpflow import Sender
+
+# Answers whose latency is taken in a window, at least; a message in hundred at most is answered
+# (sockperf's own), for answers are a load, too.
+ANSWERS, REPLY_EVERY = 1000, 100
+# Keys of memcached: each is stored before the time begins.
+KEYS = 1000
+WRK_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Done:
+    """What clients say at their end: ``operations`` of all together in ``seconds``, given to
+    their sockets or, if they are answered, done.
+
+    ``out_of_order``: answers, None where nobody looks.
+    """
+
+    operations: int
+    seconds: float
+    errors: int = 0
+    out_of_order: int | None = None
+    latency: Latencies | None = None
+
+
+class Clients:
+    """Running clients of a load, ``each`` with ``has_ended`` and a ``wait()``."""
+
+    def __init__(self, each: Sequence[Any], summed_up: Callable[[list[Any]], Done]):
+        self._each, self._summed_up = each, summed_up
+
+    @property
+    def all_run(self) -> bool:
+        """None has ended yet."""
+        return not any(one.has_ended for one in self._each)
+
+    def wait(self) -> Done:
+        """Wait until all have ended."""
+        return self._summed_up([one.wait() for one in self._each])
+
+
+def _udp(load: UdpLoad, ends: Sequence[Ends], rate: float, seconds: int) -> Iterator[Any]:
+    for number, (_, end, share) in enumerate(_senders(load, ends, rate)):
+        yield Sender(
+            end.source,
+            end.to_ip,
+            size=load.size,
+            rate=share,
+            seconds=seconds,
+            flow=number,
+            source_port=end.source_port,
+        )
+
+
+def _sockperf(load: SockperfLoad, ends: Sequence[Ends], rate: float, seconds: int) -> Iterator[Any]:
+    kind = sockperf.UnderLoadClient if load.latency else sockperf.ThroughputClient
+    asked = reply_every(rate, seconds) if load.latency else 0
+    for flow, end, share in _senders(load, ends, rate):
+        yield kind(
+            end.source,
+            end.to_ip,
+            size=load.size,
+            seconds=seconds,
+            tcp=load.is_tcp,
+            rate=share,
+            reply_every=asked,
+            port=sockperf.PORT + flow,
+            source_port=end.source_port,
+        )
+
+
+def reply_every(rate: float, seconds: float) -> int:
+    """Which message is answered: so many that there are `ANSWERS`, if there can be."""
+    return max(1, min(REPLY_EVERY, int(rate * seconds / ANSWERS))) if rate else REPLY_EVERY
+
+
+def _memcached(load: MemcachedLoad, ends: Sequence[Ends], _: float, seconds: int) -> Iterator[Any]:
+    yield memcached.Client(
+        ends[0].source,
+        ends[0].to_ip,
+        processes=load.clients,
+        connections=load.flows // load.clients,
+        seconds=seconds,
+        value_bytes=load.size,
+        keys=KEYS,
+    )
+
+
+def _web(load: WebLoad, ends: Sequence[Ends], _: float, seconds: int) -> Iterator[Any]:
+    yield web.Client(
+        ends[0].source,
+        ends[0].to_ip,
+        connections=load.flows,
+        seconds=seconds,
+        threads=min(WRK_THREADS, load.flows),
+        page=web.CACHED if load.cached else web.STATIC,
+    )
+
+
+def _senders(load: Load, ends: Sequence[Ends], rate: float) -> Iterator[tuple[int, Ends, float]]:
+    """Flow, ends and messages a second of each sender."""
+    for flow, (end, share) in enumerate(zip(ends, load.shares(rate), strict=True)):
+        for _ in range(load.senders):
+            yield flow, end, share / load.senders
+
+
+# ---- what they say --------------------------------------------------------------------------
+
+
+def _of_senders(done: list[Any]) -> Done:
+    return Done(sum(one.sent for one in done), max(one.seconds for one in done))
+
+
+def _of_sockperf(done: list[Any]) -> Done:
+    if not isinstance(done[0], sockperf.Latency):
+        return _of_senders(done)
+    (one,) = done
+    return Done(
+        one.sent,
+        one.seconds,
+        errors=one.duplicated,
+        out_of_order=one.out_of_order,
+        latency=_latencies(one),
+    )
+
+
+def _of_memcached(done: list[memcached.Operations]) -> Done:
+    (one,) = done
+    return Done(one.operations, one.seconds, one.errors, latency=_latencies(one))
+
+
+def _of_web(done: list[web.Served]) -> Done:
+    (one,) = done
+    return Done(one.requests, one.seconds, one.errors, latency=_latencies(one))
+
+
+def _latencies(found: Latencies) -> Latencies:
+    """The numbers that all workloads have."""
+    return Latencies(**{one.name: getattr(found, one.name) for one in fields(Latencies)})
+
+
+Starter = Callable[[Any, Sequence[Ends], float, int], Iterator[Any]]
+KINDS: dict[type[Load], tuple[Starter, Callable[[list[Any]], Done]]] = {
+    UdpLoad: (_udp, _of_senders),
+    SockperfLoad: (_sockperf, _of_sockperf),
+    MemcachedLoad: (_memcached, _of_memcached),
+    WebLoad: (_web, _of_web),
+}
+
+
+@contextmanager
+def running(load: Load, ends: Sequence[Ends], rate: float, seconds: int) -> Iterator[Clients]:
+    """Start the clients: ``rate`` messages a second of all together, 0 as fast as it goes."""
+    start, sum_up = next(both for kind, both in KINDS.items() if isinstance(load, kind))
+    with ExitStack() as opened:
+        each = [opened.enter_context(client) for client in start(load, ends, rate, seconds)]
+        yield Clients(each, sum_up)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the kernel sent where clients are: ``datagrams``, and TCP's segments ``again``."""
+
+    datagrams: int
+    again: int
+
+    def __sub__(self, earlier: Sent) -> Sent:
+        return Sent(self.datagrams - earlier.datagrams, self.again - earlier.again)
+
+
+def sent(ends: Sequence[Ends]) -> Sent:
+    """By all programs so far, where these flows come from."""
+    places = {id(end.source): end.source for end in ends}.values()
+    counted = [snmp.parse(place.read_proc_net("snmp")) for place in places]
+    return Sent(
+        sum(one["UdpOutDatagrams"] for one in counted),
+        sum(one["TcpRetransSegs"] for one in counted),
+    )
