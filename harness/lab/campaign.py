@@ -59,6 +59,7 @@ class Setup:
             kernel=self.kernel,
             load=point.load,
             mode_names=experiment.modes,
+            baseline=experiment.baseline,
             rounds=self.rounds,
             packets=self.packets,
             smp=self.smp,
@@ -149,8 +150,8 @@ def _measure(
     path = file_of(setup.release, experiment.figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     total, number = config.rounds * len(config.mode_names), 0
-    with path.open("a", encoding="utf-8") as file:
-        for sample in instructions.measure(config):
+    with path.open("a", encoding="utf-8") as file, instructions.opened(config.boot) as rig:
+        for sample in instructions.measure(config, rig):
             row = Row(experiment.figure, point.label, sample, context)
             file.write(row.to_json() + "\n")
             file.flush()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Modes compared by the instructions that a packet costs, on emulated CPUs.
 
-In: a kernel image and a `Load`. Out: `Sample` of each mode and round. Every window
-sends a fixed number of packets, at a rate at which none is lost, while the plugin
+In: an emulated, counted machine (`opened`) and a `Load`. Out: `Sample` of each mode and round.
+Every window sends a fixed number of packets, at a rate at which none is lost, while the plugin
 (`icount`) counts; modes take turns in one booted kernel, flows are new in each round
 and the same for all modes of it. ::
 
@@ -19,30 +19,25 @@ is put between the loads that this flow makes with static hashing (`find_thresho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any, Self
 
 from harness.console import note
 from harness.errors import FalconError
+from harness.lab import rig as rigs
 from harness.lab import stages
 from harness.lab.icount import Counter, Counts
-from harness.lab.loads import Load, TcpLoad
-from harness.lab.remote import Drained, Server
-from harness.machine.qemu import QemuMachine
-from harness.overlay import modes
-from harness.overlay.cpus import CpuPlan
-from harness.overlay.netns import Namespace
-from harness.overlay.plan import SERVER, Plan
-from harness.overlay.topology import Host, tap_client
+from harness.lab.loads import COUNTABLE, Load, TcpLoad
+from harness.lab.remote import Drained
+from harness.lab.rig import Boot, Settings, Window
 from harness.workload import iperf, udpflow
-from harness.workload.interleave import turns
 from harness.workload.udpflow import Sender, Sent
 
-LEAST_CPUS = 6
 # While one flow is hot (`Load.heat`): how often the kernel looks at the load of its CPUs, and the
 # least that the hottest must be above the mean of all.
 HOT_INTERVAL_MS, HOTTER_PERCENT = 20, 3
@@ -53,41 +48,36 @@ LATE_AT_MOST = 1.2
 # Of the rate at which a trial lost nothing: windows are longer, and modes differ.
 RATE_SHARE = 0.5
 WARMING_PACKETS, WARMING_RATE = 200, 2000.0
-FIRST_SOURCE_PORT, SOURCE_PORTS = 20_000, 10_000
 # A window that lost more than this says nothing; it is done again, so often.
 LOST_AT_MOST, ATTEMPTS = 0.001, 3
 
-# net.core's, on top of a mode's.
-Settings = Mapping[str, str | int]
-
 
 @dataclass(frozen=True)
-class Config:
-    """What to count: ``rounds`` times each mode, ``packets`` of all flows together a window."""
+class Config(rigs.Config):
+    """What to count: ``packets`` of all flows together a window."""
 
-    kernel: Path
-    load: Load
-    mode_names: tuple[str, ...]
-    rounds: int = 5
     packets: int = 10_000
-    smp: int = 7
-    mem_mib: int = 2048
 
     def __post_init__(self) -> None:
-        for name in self.mode_names:
-            modes.named(name)
-        if self.rounds < 1 or self.packets < self.load.flows:
-            raise FalconError("nothing would be counted", "it takes a round, and a packet a flow")
-        if self.smp < LEAST_CPUS:
+        super().__post_init__()
+        load = self.load
+        if not isinstance(load, COUNTABLE) or load.spread or load.share or load.senders > 1:
             raise FalconError(
-                f"{self.smp} CPUs are too few",
-                "the NIC, three stages, the receiver and the harness have one each",
-                f"--smp {LEAST_CPUS}",
+                f"instructions of this load cannot be counted: {load}",
+                "it takes a number of packets, at a rate that is found, a sender a flow, and a"
+                " receiver on a CPU of its own",
             )
+        if self.packets < self.load.flows:
+            raise FalconError("nothing would be counted", "it takes a packet a flow")
+
+    @property
+    def boot(self) -> Boot:
+        """The machine it takes: an emulated one."""
+        return Boot(self.kernel, self.plan, self.smp, self.mem_mib, "tcg")
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Window):
     """What a packet cost in one window, in instructions.
 
     ``work`` by CPU, ``groups`` by group of functions, all CPUs together; ``softirqs``:
@@ -95,16 +85,16 @@ class Sample:
     last CPU, which runs the harness.
     """
 
-    mode: str
-    round: int
-    delivered: int
-    lost: int
-    out_of_order: int
     sent_per_second: float
     softirqs: float
     stages: float
     work: tuple[float, ...]
     groups: dict[str, float]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """What `dataclasses.asdict` gave, from JSON."""
+        return cls(**values | {"work": tuple(values["work"])})
 
     @property
     def total(self) -> float:
@@ -116,6 +106,14 @@ class Sample:
         """Work on the CPU that has most of it."""
         return max(self.work)
 
+    @property
+    def compared(self) -> float:
+        return self.busiest
+
+    @property
+    def headline(self) -> str:
+        return f"{self.busiest:,.0f} instructions a packet on the busiest CPU"
+
 
 def vmlinux_of(kernel: Path) -> Path:
     """The symbols of an image are beside it."""
@@ -126,44 +124,33 @@ def vmlinux_of(kernel: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Rig:
-    """A booted machine that is counted, wired to a client host here."""
+class Rig(rigs.Rig):
+    """One whose machine's instructions are counted."""
 
-    counter: Counter
-    server: Server
-    client: Host
-    plan: Plan
-
-    @property
-    def cpus(self) -> CpuPlan:
-        return self.server.cpus
+    counter: Counter = field(kw_only=True)
 
 
-def measure(config: Config) -> Iterator[Sample]:
-    """Boot the kernel and yield samples, round by round."""
+@contextmanager
+def opened(boot: Boot) -> Iterator[Rig]:
+    """Boot the machine, with the counting plugin in it."""
     udpflow.build()
-    plan = Plan(containers=config.load.containers)
-    with ExitStack() as opened:
-        counter = opened.enter_context(Counter(vmlinux_of(config.kernel), config.smp))
-        client, nic = opened.enter_context(tap_client(plan))
-        machine = opened.enter_context(
-            QemuMachine(
-                config.kernel,
-                smp=config.smp,
-                mem_mib=config.mem_mib,
-                accel="tcg",
-                nics=[nic],
-                plugins=[counter.plugin],
-            )
-        )
-        server = opened.enter_context(Server(machine, plan))
-        rig = Rig(counter, server, client, plan)
-        rate = find_rate(rig, config)
-        settings = cache(partial(_settings, rig, config))
-        for number, name in turns(config.mode_names, config.rounds):
-            yield _sample(rig, config, name, number, rate, settings)
-        if splats := machine.splats():
-            raise FalconError("the guest's kernel complained", splats[0].line)
+    with (
+        Counter(vmlinux_of(boot.kernel), boot.smp) as counter,
+        rigs.opened(boot, [counter.plugin]) as plain,
+    ):
+        yield Rig(plain.server, plain.client, plain.plan, plain.machine, counter=counter)
+
+
+def measure(config: Config, rig: Rig) -> Iterator[Sample]:
+    """Yield samples, round by round."""
+    rate = find_rate(rig, config)
+    settings = cache(partial(_settings, rig, config))
+
+    def take(mode: str, number: int) -> Sample:
+        return _sample(rig, config, mode, number, rate, settings)
+
+    yield from rigs.interleaved(config, take)
+    rig.check()
 
 
 @dataclass(frozen=True)
@@ -302,7 +289,7 @@ def _send_udp(rig: Rig, load: Load, batch: Batch) -> Sent:
                     source_port=end.source_port,
                 )
             )
-            for flow, end in enumerate(ends(rig, load, batch))
+            for flow, end in enumerate(rig.ends(load, batch.mode, batch.round))
         ]
         done = [sender.wait() for sender in senders]
     return Sent(sum(one.sent for one in done), max(one.seconds for one in done))
@@ -324,32 +311,7 @@ def _send_tcp(rig: Rig, load: Load, batch: Batch) -> Sent:
                     source_port=end.source_port,
                 )
             )
-            for flow, end in enumerate(ends(rig, load, batch))
+            for flow, end in enumerate(rig.ends(load, batch.mode, batch.round))
         ]
         done = [client.wait() for client in clients]
     return Sent(sum(one.received for one in done), max(one.seconds for one in done))
-
-
-@dataclass(frozen=True)
-class Ends:
-    """Where a flow comes from and goes to."""
-
-    source: Namespace
-    to_ip: str
-    source_port: int
-
-
-def ends(rig: Rig, load: Load, batch: Batch) -> list[Ends]:
-    """Those of each flow of a batch."""
-    found = []
-    for flow in range(load.flows):
-        container = flow % load.containers if modes.named(batch.mode).overlay else None
-        sink = rig.plan.host(SERVER) if container is None else rig.plan.container(SERVER, container)
-        port = (batch.round * load.flows + flow) % SOURCE_PORTS
-        found.append(Ends(rig.client.at(container), sink.ip, FIRST_SOURCE_PORT + port))
-    return found
-
-
-def samples_of(samples: Sequence[Sample], mode: str) -> list[Sample]:
-    """Those of one mode, by round."""
-    return sorted((s for s in samples if s.mode == mode), key=lambda s: s.round)

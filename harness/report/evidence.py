@@ -17,7 +17,8 @@ from harness.errors import FalconError
 from harness.lab import campaign, selection, verdicts
 from harness.lab.campaign import Row
 from harness.lab.experiments import EXPERIMENTS, Experiment, claims
-from harness.lab.instructions import Sample, samples_of
+from harness.lab.instructions import Sample
+from harness.lab.rig import samples_of
 from harness.lab.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Verdict
 from harness.report import instructions
 from harness.report.interleaved import Spread

@@ -12,7 +12,8 @@ from statistics import median
 
 from rich.table import Table
 
-from harness.lab.instructions import Sample, samples_of
+from harness.lab.instructions import Sample
+from harness.lab.rig import samples_of
 from harness.lab.verdicts import capacity
 from harness.overlay.modes import MODES
 from harness.report.interleaved import Spread
@@ -61,7 +62,7 @@ def table(samples: Sequence[Sample], baseline: str, title: str) -> Table:
             f"{gain.median:.2f}",
             f"{gain.least:.2f} to {gain.greatest:.2f}",
             f"{ratios(samples, name, baseline, lambda sample: sample.total).median:.2f}",
-            str(sum(sample.out_of_order for sample in own)),
+            str(sum(sample.out_of_order or 0 for sample in own)),
             str(sum(sample.lost for sample in own)),
         )
     return shown

@@ -21,8 +21,9 @@ from harness.errors import FalconError
 from harness.lab import selection, stages
 from harness.lab.campaign import Row
 from harness.lab.experiments import claims
-from harness.lab.instructions import Sample, samples_of
+from harness.lab.instructions import Sample
 from harness.lab.loads import TcpLoad
+from harness.lab.rig import samples_of
 from harness.lab.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
 from harness.overlay.modes import MODES
 from harness.paths import RESULTS
@@ -183,7 +184,7 @@ def _cells(one: Evidence, point: str, mode: str, measure: Measure) -> list[str]:
         *(point, mode, str(len(own))),
         *(f"{x:{measure.form}}" for x in (counted.median, counted.least, counted.greatest)),
         *(f"{x:.2f}" for x in (ratio.median, ratio.least, ratio.greatest)),
-        str(sum(sample.out_of_order for sample in own)),
+        str(sum(sample.out_of_order or 0 for sample in own)),
         str(sum(sample.lost for sample in own)),
         f"{median(sample.sent_per_second for sample in own):,.0f}",
     ]

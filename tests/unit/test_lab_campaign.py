@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, breaks_after: int = 100) -> list[
     """Every measurement gives samples until it breaks; the configurations asked for."""
     asked: list[Config] = []
 
-    def measure(config: Config) -> Iterator[Sample]:
+    def measure(config: Config, _rig: None) -> Iterator[Sample]:
         asked.append(config)
         given = 0
         for number in range(config.rounds):
@@ -102,6 +103,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, breaks_after: int = 100) -> list[
                 given += 1
                 yield sample(mode, number)
 
+    monkeypatch.setattr(instructions, "opened", lambda boot: nullcontext())
     monkeypatch.setattr(instructions, "measure", measure)
     return asked
 

@@ -19,6 +19,7 @@ from harness.lab.icount import Counts
 from harness.lab.instructions import Batch, Config, Rig, Sample
 from harness.lab.loads import TcpLoad, UdpLoad
 from harness.lab.remote import Drained
+from harness.lab.rig import Ends
 from harness.machine.base import Machine
 from harness.overlay.cpus import CpuPlan
 from harness.overlay.falcon import Counters, CpuRow
@@ -73,7 +74,12 @@ def test_a_load_crosses_the_wire(load: loads.Load) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mode_names": ("con", "fast")}, {"rounds": 0}, {"packets": 0}, {"smp": 5}]
+    "wrong",
+    [
+        *({"mode_names": ("con", "fast")}, {"rounds": 0}, {"packets": 0}, {"smp": 5}),
+        *({"load": UdpLoad(senders=2)}, {"load": UdpLoad(spread=True)}),
+        *({"load": UdpLoad(share=0.5)}, {"load": loads.MemcachedLoad()}),
+    ],
 )
 def test_configurations_that_cannot_be(wrong: dict[str, Any]) -> None:
     good = Config(Path(), UdpLoad(), ("con", "falcon"))
@@ -126,7 +132,7 @@ class FakeCounter:
 
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
-    return Rig(FakeCounter(), FakeServer(), None, Plan())  # type: ignore[arg-type]
+    return Rig(FakeServer(), None, Plan(), counter=FakeCounter())  # type: ignore[arg-type]
 
 
 CONFIG = Config(Path(), UdpLoad(), ("con", "falcon"), packets=1000)
@@ -259,13 +265,13 @@ class FakeHost:
 
 def test_a_flow_has_the_same_ports_in_every_mode() -> None:
     plan, load = Plan(containers=2), UdpLoad(flows=4, containers=2)
-    rig = Rig(FakeCounter(), FakeServer(), FakeHost(), plan)  # type: ignore[arg-type]
-    con = instructions.ends(rig, load, Batch("con", 3, 1000.0, 400))
-    falcon = instructions.ends(rig, load, Batch("falcon", 3, 1000.0, 400, turn=1))
-    host = instructions.ends(rig, load, Batch("host", 4, 1000.0, 400))
+    rig = Rig(FakeServer(), FakeHost(), plan, counter=FakeCounter())  # type: ignore[arg-type]
+    con, falcon, host = (
+        rig.ends(load, mode, number) for mode, number in (("con", 3), ("falcon", 3), ("host", 4))
+    )
     assert con == falcon
-    assert con[1] == instructions.Ends("client 1", plan.container(1, 1).ip, 20_013)  # type: ignore
-    assert host[1] == instructions.Ends("client None", plan.host(1).ip, 20_017)  # type: ignore
+    assert con[1] == Ends("client 1", plan.container(1, 1).ip, 20_013)  # type: ignore
+    assert host[1] == Ends("client None", plan.host(1).ip, 20_017)  # type: ignore
 
 
 class FakeSender:
@@ -301,7 +307,7 @@ def senders(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_datagrams_are_numbered_anew_each_turn(senders: list[dict[str, Any]]) -> None:
-    rig = Rig(FakeCounter(), FakeServer(), FakeHost(), Plan())  # type: ignore[arg-type]
+    rig = Rig(FakeServer(), FakeHost(), Plan(), counter=FakeCounter())  # type: ignore[arg-type]
     batch = Batch("con", 0, 1000.0, 400, turn=1)
     sent, drained = instructions._send(rig, UdpLoad(flows=4), batch)
     assert (sent.sent, drained.came.received) == (400, 400)
@@ -310,7 +316,7 @@ def test_datagrams_are_numbered_anew_each_turn(senders: list[dict[str, Any]]) ->
 
 
 def test_of_tcp_only_what_was_received_counts(senders: list[dict[str, Any]]) -> None:
-    rig = Rig(FakeCounter(), FakeServer(), FakeHost(), Plan())  # type: ignore[arg-type]
+    rig = Rig(FakeServer(), FakeHost(), Plan(), counter=FakeCounter())  # type: ignore[arg-type]
     sent, drained = instructions._send(rig, TcpLoad(4096, flows=2), Batch("con", 0, 1000.0, 400))
     assert (sent.sent, drained.came.received, drained.came.bytes) == (390, 390, 390 * 4096)
     assert drained.came.out_of_order == 1, "segments, as the receiving host counts them"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.errors import FalconError
-from harness.lab import timed
+from harness.lab import instructions, timed
 from harness.lab.loads import UdpLoad
 from harness.lab.rig import Boot, Rig, Rigs, Window, interleaved, uncertainty, wavering
 from harness.machine.console import Splat
@@ -104,7 +104,8 @@ def test_complaints_of_the_kernel_are_an_error(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_overlay_is_as_large_as_the_load_needs() -> None:
     load = UdpLoad(flows=6, containers=3)
-    assert timed.Config(Path(), load, ("con",)).boot.plan == Plan(containers=3)
+    for kind in (instructions.Config, timed.Config):
+        assert kind(Path(), load, ("con",)).boot.plan == Plan(containers=3)
 
 
 # ---- rounds -----------------------------------------------------------------------------------
