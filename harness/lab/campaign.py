@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Measures figures, point by point, and keeps every sample as soon as there is one.
 
-In: experiments, a kernel image. Out: a file of JSON lines a figure in
+In: experiments, a kernel image. Out: a file of JSON lines an experiment in
 ``results/bench/RELEASE/``, and the `Row` objects in it. What is complete is not measured
 again, so a run that was cut short goes on where it was; samples of another commit or
-another number of CPUs do not count.
+another number of CPUs do not count. A point that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ import platform
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.console import note
+from harness.errors import FalconError
+from harness.kernel.progress import Bar
 from harness.lab import instructions
 from harness.lab.experiments import Experiment, Point
 from harness.lab.instructions import Config, Sample
+from harness.lab.rig import Rigs
 from harness.paths import PROJECT, RESULTS
 
+# Rounds are that many times more at most while ratios waver, but for a quick run.
+MOST_ROUNDS = 2
 QUICK_ROUNDS, QUICK_PACKETS = 2, 4000
 # What samples must have in common to stand beside each other.
 CONDITIONS = ("commit", "cpus", "packets")
@@ -48,7 +53,7 @@ class Setup:
         return replace(self, rounds=QUICK_ROUNDS, packets=QUICK_PACKETS, quick=True)
 
     def check(self, experiments: Iterable[Experiment]) -> None:
-        """Raise `FalconError` for what could not be measured."""
+        """Raise `FalconError` for what could not be measured anywhere."""
         for experiment in experiments:
             for point in experiment.chosen(self.quick):
                 self.config(experiment, point)
@@ -61,6 +66,7 @@ class Setup:
             mode_names=experiment.modes,
             baseline=experiment.baseline,
             rounds=self.rounds,
+            most_rounds=self.rounds if self.quick else MOST_ROUNDS * self.rounds,
             packets=self.packets,
             smp=self.smp,
             mem_mib=self.mem_mib,
@@ -82,9 +88,7 @@ class Row:
     @classmethod
     def from_json(cls, text: str) -> Row:
         values = json.loads(text)
-        sample = values["sample"]
-        sample["work"] = tuple(sample["work"])
-        return cls(**values | {"sample": Sample(**sample)})
+        return cls(**values | {"sample": Sample.from_dict(values["sample"])})
 
 
 def file_of(release: str, figure: str) -> Path:
@@ -117,50 +121,90 @@ def load(release: str, figure: str) -> list[Row]:
     return rows
 
 
+# ---- measuring --------------------------------------------------------------------------------
+
+
 def run(
-    setup: Setup, experiments: Iterable[Experiment], command: str
+    setup: Setup, experiments: Sequence[Experiment], command: str
 ) -> Iterator[tuple[Experiment, list[Row]]]:
-    """Measure what is missing of each experiment, and yield it with all its rows."""
-    for experiment in experiments:
-        context = context_of(setup, command)
-        rows = [row for row in load(setup.release, experiment.figure) if _fits(row, context)]
-        for point in experiment.chosen(setup.quick):
-            done = [row.sample for row in rows if row.point == point.label]
-            if _is_complete(experiment, done, setup.rounds):
-                note(f"figure {experiment.figure}, {point.label}: measured before")
-                continue
-            rows = [row for row in rows if row.point != point.label]
-            rows += _measure(setup, experiment, point, context)
-        yield experiment, rows
+    """Measure what is missing of each experiment, and yield it with all its rows.
+
+    Raises `FalconError` at the end if a point failed; what came of it before is among the rows.
+    """
+    bar = Bar(
+        "all windows", sum(_windows(setup, experiment, command) for experiment in experiments)
+    )
+    failed: list[str] = []
+    with Rigs() as rigs:
+        for experiment in experiments:
+            context = context_of(setup, command)
+            rows = _kept(setup, experiment, context)
+            for point in experiment.chosen(setup.quick):
+                if _is_complete(experiment, rows, point, setup.rounds):
+                    note(f"figure {experiment.figure}, {point.label}: measured before")
+                    continue
+                rows = [row for row in rows if row.point != point.label]
+                try:
+                    for row in _measure(setup, experiment, point, context, rigs):
+                        rows.append(row)
+                        bar.done += 1
+                        bar.total = max(bar.total or 0, bar.done)
+                        note(f"{_told(row, experiment)}; {bar.line()}")
+                except FalconError as error:
+                    rigs.abandon(error)
+                    failed.append(f"figure {experiment.figure}, {point.label}: {error}")
+                    note(f"{failed[-1]}; what came before is kept, and marked as cut short")
+            yield experiment, rows
+    if failed:
+        raise FalconError(
+            f"{len(failed)} points could not be measured", "; ".join(failed), "start it again"
+        )
+
+
+def _windows(setup: Setup, experiment: Experiment, command: str) -> int:
+    """How many samples are missing."""
+    rows = _kept(setup, experiment, context_of(setup, command))
+    missing = [
+        point
+        for point in experiment.chosen(setup.quick)
+        if not _is_complete(experiment, rows, point, setup.rounds)
+    ]
+    return len(missing) * setup.rounds * len(experiment.modes)
+
+
+def _kept(setup: Setup, experiment: Experiment, context: dict[str, Any]) -> list[Row]:
+    """The rows that were measured before under the same conditions."""
+    return [row for row in load(setup.release, experiment.figure) if _fits(row, context)]
 
 
 def _fits(row: Row, context: dict[str, Any]) -> bool:
-    return all(row.context.get(name) == context[name] for name in CONDITIONS)
+    return all(row.context.get(name) == context.get(name) for name in CONDITIONS)
 
 
-def _is_complete(experiment: Experiment, samples: list[Sample], rounds: int) -> bool:
-    counted = Counter(sample.mode for sample in samples)
+def _is_complete(experiment: Experiment, rows: Sequence[Row], point: Point, rounds: int) -> bool:
+    counted = Counter(row.sample.mode for row in rows if row.point == point.label)
     return all(counted[mode] >= rounds for mode in experiment.modes)
 
 
 def _measure(
-    setup: Setup, experiment: Experiment, point: Point, context: dict[str, Any]
+    setup: Setup, experiment: Experiment, point: Point, context: dict[str, Any], rigs: Rigs
 ) -> Iterator[Row]:
     config = setup.config(experiment, point)
     path = file_of(setup.release, experiment.figure)
     path.parent.mkdir(parents=True, exist_ok=True)
-    total, number = config.rounds * len(config.mode_names), 0
-    with path.open("a", encoding="utf-8") as file, instructions.opened(config.boot) as rig:
-        for sample in instructions.measure(config, rig):
+    booted = rigs.get(config.boot, instructions.opened)
+    with path.open("a", encoding="utf-8") as file:
+        for sample in instructions.measure(config, booted):
             row = Row(experiment.figure, point.label, sample, context)
             file.write(row.to_json() + "\n")
             file.flush()
-            number += 1
-            note(
-                f"figure {experiment.figure}, {point.label}: {number}/{total} {sample.mode}:"
-                f" {sample.busiest:,.0f} instructions a packet on the busiest CPU"
-            )
             yield row
+
+
+def _told(row: Row, experiment: Experiment) -> str:
+    sample = row.sample
+    where = f"figure {experiment.figure}, {row.point}, round {sample.round + 1}"
+    return f"{where}, {sample.mode}: {sample.headline}"
 
 
 def context_of(setup: Setup, command: str) -> dict[str, Any]:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from harness.errors import FalconError
 from harness.lab import campaign, experiments, instructions, verdicts
 from harness.lab.campaign import Row, Setup
 from harness.lab.experiments import EXPERIMENTS, Experiment
-from harness.lab.instructions import Config, Sample
+from harness.lab.instructions import Sample
 from harness.lab.loads import UdpLoad
+from harness.lab.rig import Boot, Config
 from harness.overlay.modes import MODES
 from harness.report import figures
 
@@ -89,23 +91,49 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def measuring(monkeypatch: pytest.MonkeyPatch, breaks_after: int = 100) -> list[Config]:
-    """Every measurement gives samples until it breaks; the configurations asked for."""
-    asked: list[Config] = []
+class Machines:
+    """What was booted and given up, and what was measured; it breaks after so many samples."""
 
-    def measure(config: Config, _rig: None) -> Iterator[Sample]:
-        asked.append(config)
+    def __init__(self, breaks_after: int = 100, at: str = ""):
+        self.asked: list[Config] = []
+        self.booted: list[Boot] = []
+        self.ended: list[str] = []
+        self.breaks_after, self.at = breaks_after, at
+
+    @contextmanager
+    def opened(self, boot: Boot) -> Iterator[Boot]:
+        self.booted.append(boot)
+        try:
+            yield boot
+        except BaseException as error:
+            self.ended.append(type(error).__name__)
+            raise
+        self.ended.append("in good order")
+
+    def measure(self, config: Config, rig: Boot) -> Iterator[Sample]:
+        assert rig == config.boot
+        self.asked.append(config)
         given = 0
         for number in range(config.rounds):
             for mode in config.mode_names:
-                if given == breaks_after:
+                if given == self.breaks_after and (not self.at or str(config.load) == self.at):
                     raise FalconError("the guest hung")
                 given += 1
                 yield sample(mode, number)
 
-    monkeypatch.setattr(instructions, "opened", lambda boot: nullcontext())
-    monkeypatch.setattr(instructions, "measure", measure)
-    return asked
+
+def measuring(
+    monkeypatch: pytest.MonkeyPatch, breaks_after: int = 100, at: str = ""
+) -> list[Config]:
+    """Every measurement gives samples until it breaks; the configurations asked for."""
+    return machines_of(monkeypatch, breaks_after, at).asked
+
+
+def machines_of(monkeypatch: pytest.MonkeyPatch, breaks_after: int = 100, at: str = "") -> Machines:
+    machines = Machines(breaks_after, at)
+    monkeypatch.setattr(instructions, "opened", machines.opened)
+    monkeypatch.setattr(instructions, "measure", machines.measure)
+    return machines
 
 
 def run(setup: Setup = SETUP, experiment: Experiment = ONE) -> list[Row]:
@@ -160,6 +188,63 @@ def test_half_a_line_is_left_out(
     assert campaign.load("6.12.7", "own") == rows[:-1]
     assert "no sample" in capsys.readouterr().err
     assert json.loads(path.read_text().splitlines()[0])["context"]["command"] == "./inv bench"
+
+
+THREE = replace(
+    ONE,
+    points=tuple(
+        experiments.Point(str(n), UdpLoad(flows=n, containers=1 + n // 3)) for n in (1, 2, 3)
+    ),
+)
+
+
+def test_points_share_a_machine_as_long_as_they_need_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machines = machines_of(monkeypatch)
+    assert len(run(experiment=THREE)) == 12
+    assert [boot.plan.containers for boot in machines.booted] == [1, 2]
+    assert machines.ended == ["in good order"] * 2
+
+
+def test_a_point_that_fails_stops_no_other_and_gets_no_machine_that_was_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines = machines_of(monkeypatch, breaks_after=3, at=str(THREE.points[0].load))
+    measured = campaign.run(SETUP, [THREE], "./inv bench")
+    _, rows = next(measured)
+    with pytest.raises(FalconError, match=r"1 points could not.*own, 1: the guest hung") as error:
+        next(measured)
+    assert "\n" not in str(error.value)
+    assert [row.point for row in rows] == ["1"] * 3 + ["2"] * 4 + ["3"] * 4
+    assert len(machines.booted) == 3 and machines.ended[0] == "FalconError"
+    assert "marked as cut short" in capsys.readouterr().err
+
+
+def test_progress_is_of_all_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measuring(monkeypatch, breaks_after=1)
+    with pytest.raises(FalconError):
+        run(experiment=THREE)
+    measuring(monkeypatch)
+    capsys.readouterr()
+    run(experiment=THREE)
+    assert re.search(r"all windows: 12 of 12 \(100 %\), .* left", capsys.readouterr().err)
+
+
+def test_ctrl_c_gives_the_machine_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = machines_of(monkeypatch)
+
+    def interrupted(config: Config, rig: Boot) -> Iterator[Sample]:
+        yield sample("con", 0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(instructions, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert machines.ended == ["KeyboardInterrupt"]
+    assert len(campaign.load("6.12.7", "own")) == 1
 
 
 # ---- verdicts ---------------------------------------------------------------------------------
