@@ -374,16 +374,21 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
 
 @task
 @options(
-    figure="Figures of the paper, by commas, or all; without it the load that is given below.",
-    quick="Few points, rounds and packets: a smoke.",
+    figure="Figures of the paper, by commas; without it the load that is given below.",
+    all="All figures that can be measured here; the others are named, with the reason.",
+    quick="Few points, rounds and packets, short windows: a smoke.",
     modes="Modes to compare, by commas, the baseline first; default: all but host ones.",
-    protocol="udp (udpflow) or tcp (iperf3); default: udp.",
-    size="Bytes of payload a message: a datagram, or a write to TCP; default: 16.",
-    flows="Flows; default: 1.",
+    protocol="udp (udpflow), tcp (iperf3), or by time sockperf-udp, sockperf-tcp, memcached, web;"
+    " default: udp.",
+    size="Bytes of payload a message: a datagram, a write to TCP, a value, a page; default: 16.",
+    flows="Flows or connections; default: 1.",
     containers="Containers that they go to; default: 1.",
     rounds="Times each mode is measured, each time with other flows; default: 5.",
     packets="Messages that are counted each time; default: 10000.",
+    seconds="Seconds that a measurement by time looks at each time; default: 5.",
     smp="CPUs of the virtual machine; default: 7.",
+    accel="For figures by time: kvm, tcg (emulation: numbers, but no verdicts), or auto, the"
+    " default: kvm, and where that does not work no such figures.",
 )
 def bench(
     _c,
@@ -392,6 +397,7 @@ def bench(
     git=None,
     rev=None,
     figure=None,
+    all=False,
     quick=False,
     modes="con,rps-pipe,falcon-static,falcon,falcon+split",
     protocol="udp",
@@ -400,35 +406,57 @@ def bench(
     containers=1,
     rounds=5,
     packets=10_000,
+    seconds=5.0,
     smp=7,
     mem=2048,
+    accel="auto",
 ):
-    """Compare modes by the instructions a packet costs; needs no KVM and no quiet machine.
+    """Compare modes by the instructions a packet costs, and with KVM by time.
 
-    QEMU counts what each emulated CPU executes. The CPU with the most work a
-    packet bounds the throughput. What is measured stays in results/bench, and a
-    figure that was cut short goes on where it was.
+    QEMU counts what each emulated CPU executes, on any machine, busy or not: the
+    CPU with the most work a packet bounds the throughput. Messages a second and
+    latency take real CPUs. What is measured stays in results/bench, and a figure
+    that was cut short goes on where it was.
     """
     from harness.lab import campaign, experiments, loads
-    from harness.report import figures
 
-    if figure == "all":
-        chosen = tuple(experiments.EXPERIMENTS.values())
+    if all or figure == "all":
+        chosen = list(experiments.EXPERIMENTS.values())
     elif figure:
-        chosen = tuple(map(experiments.named, figure.split(",")))
+        chosen = [one for name in figure.split(",") for one in experiments.named(name)]
     else:
         load = loads.of(protocol, size=size, flows=flows, containers=containers)
-        chosen = (experiments.single(load, tuple(modes.split(","))),)
-    setup = campaign.Setup(Path(), "", rounds, packets, smp, mem)
-    if quick:
-        setup = setup.hurried()
-    setup.check(chosen)  # before an image is built
-    image = _image(kernel, source, git, rev, "tcg")
-    setup = replace(setup, kernel=image.bzimage, release=image.release)
+        chosen = [experiments.single(load, tuple(modes.split(",")))]
+    setup = campaign.Setup(
+        Path(), "", rounds, packets, smp, mem, seconds=float(seconds), accel=accel
+    )
+    _bench(setup.hurried() if quick else setup, chosen, (kernel, source, git, rev))
+
+
+def _bench(setup, chosen, place):
+    """Measure what can be of ``chosen``, with images of the kernel at ``place``, and show it."""
+    from harness.lab import campaign
+    from harness.lab.experiments import INSTRUCTIONS
+    from harness.machine import accel
+    from harness.report import figures
+
+    measured, refusals = campaign.measurable(setup, chosen)
+    if not measured:
+        raise FalconError("there is nothing to measure", "; ".join(refusals))
+    for line in refusals:
+        note(line)
+    setup.check(measured)  # before an image is built
+    kinds = {accel.choose("tcg" if e.measure == INSTRUCTIONS else setup.accel) for e in measured}
+    images = {kind: _image(*place, kind) for kind in kinds}
+    setup = replace(
+        setup,
+        release=next(iter(images.values())).release,
+        **{campaign.KERNEL_OF[kind]: image.bzimage for kind, image in images.items()},
+    )
     command = shlex.join(["./inv", *sys.argv[1:]])
-    for experiment, rows in campaign.run(setup, chosen, command):
+    for experiment, rows in campaign.run(setup, measured, command):
         figures.show(experiment, rows)
-        note(f"every sample is in {campaign.file_of(setup.release, experiment.figure)}")
+        note(f"every sample is in {campaign.file_of(setup.release, experiment.key)}")
 
 
 @task

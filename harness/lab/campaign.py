@@ -13,32 +13,43 @@ import json
 import platform
 import re
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from harness import tools
 from harness.console import note
 from harness.errors import FalconError
 from harness.kernel.progress import Bar
-from harness.lab import instructions
-from harness.lab.experiments import Experiment, Point
-from harness.lab.instructions import Config, Sample
-from harness.lab.rig import Rigs
+from harness.lab import instructions, rig, timed
+from harness.lab.experiments import INSTRUCTIONS, TIME, Experiment, Point
+from harness.lab.rig import Rigs, Window
+from harness.machine import accel as accelerators
 from harness.paths import PROJECT, RESULTS
 
 # Rounds are that many times more at most while ratios waver, but for a quick run.
 MOST_ROUNDS = 2
-QUICK_ROUNDS, QUICK_PACKETS = 2, 4000
+QUICK_ROUNDS, QUICK_PACKETS, QUICK_SECONDS = 2, 4000, 2.0
 # What samples must have in common to stand beside each other.
-CONDITIONS = ("commit", "cpus", "packets")
+CONDITIONS = ("measure", "commit", "cpus", "packets", "seconds", "accel", "host_cpus")
+# What takes each measure: `opened`, `measure` and the class `Sample`.
+MEASURES: dict[str, ModuleType] = {INSTRUCTIONS: instructions, TIME: timed}
+
+# Which of a `Setup`'s kernels is for which accelerator.
+KERNEL_OF = {"tcg": "kernel", "kvm": "kvm_kernel"}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all figures of a campaign are measured with."""
+    """What all figures of a campaign are measured with.
+
+    ``kernel`` is for emulated machines, ``kvm_kernel`` for others; ``accel`` is "auto", "kvm" or
+    "tcg" and decides about measures by time, as instructions are counted under "tcg" alone.
+    """
 
     kernel: Path
     release: str
@@ -47,10 +58,19 @@ class Setup:
     smp: int = 7
     mem_mib: int = 2048
     quick: bool = False
+    seconds: float = 5.0
+    accel: str = "auto"
+    kvm_kernel: Path = field(default_factory=Path)
 
     def hurried(self) -> Setup:
-        """For a smoke of everything: few points, rounds and packets."""
-        return replace(self, rounds=QUICK_ROUNDS, packets=QUICK_PACKETS, quick=True)
+        """For a smoke of everything: few points, rounds and packets, and short windows."""
+        return replace(
+            self,
+            rounds=QUICK_ROUNDS,
+            packets=QUICK_PACKETS,
+            seconds=QUICK_SECONDS,
+            quick=True,
+        )
 
     def check(self, experiments: Iterable[Experiment]) -> None:
         """Raise `FalconError` for what could not be measured anywhere."""
@@ -58,28 +78,49 @@ class Setup:
             for point in experiment.chosen(self.quick):
                 self.config(experiment, point)
 
-    def config(self, experiment: Experiment, point: Point) -> Config:
+    def obstacle(self, experiment: Experiment) -> str:
+        """Why an experiment cannot be measured here; "" if it can."""
+        needs_kvm = experiment.measure == TIME and self.accel == "auto"
+        if needs_kvm and (trouble := accelerators.kvm_trouble()):
+            return f"time takes KVM, and {trouble}; --accel tcg emulates it, without verdicts"
+        try:
+            tools.require(*experiment.programs)
+        except FalconError as missing:
+            return str(missing)
+        return ""
+
+    def config(self, experiment: Experiment, point: Point) -> rig.Config:
         """What is measured of a point."""
-        return Config(
-            kernel=self.kernel,
-            load=point.load,
-            mode_names=experiment.modes,
-            baseline=experiment.baseline,
-            rounds=self.rounds,
-            most_rounds=self.rounds if self.quick else MOST_ROUNDS * self.rounds,
-            packets=self.packets,
-            smp=self.smp,
-            mem_mib=self.mem_mib,
+        values: dict[str, Any] = {
+            "load": point.load,
+            "mode_names": experiment.modes,
+            "baseline": experiment.baseline,
+            "rounds": self.rounds,
+            "most_rounds": self.rounds if self.quick else MOST_ROUNDS * self.rounds,
+            "smp": self.smp,
+            "mem_mib": self.mem_mib,
+        }
+        if experiment.measure == INSTRUCTIONS:
+            return instructions.Config(self.kernel, packets=self.packets, **values)
+        accel = accelerators.choose(self.accel)
+        return timed.Config(
+            getattr(self, KERNEL_OF[accel]),
+            seconds=self.seconds,
+            accel=accel,
+            settings=point.settings,
+            **values,
         )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A sample of a figure's ``point``; ``context`` is what makes it repeatable."""
+    """A sample of a ``point`` of an experiment, whose key is ``figure``; ``context`` is what makes
+    it repeatable.
+    """
 
     figure: str
     point: str
-    sample: Sample
+    sample: Any
     context: dict[str, Any]
 
     def to_json(self) -> str:
@@ -88,12 +129,13 @@ class Row:
     @classmethod
     def from_json(cls, text: str) -> Row:
         values = json.loads(text)
-        return cls(**values | {"sample": Sample.from_dict(values["sample"])})
+        kind = MEASURES[values["context"]["measure"]].Sample
+        return cls(**values | {"sample": kind.from_dict(values["sample"])})
 
 
-def file_of(release: str, figure: str) -> Path:
-    """Where a figure's samples are."""
-    return RESULTS / "bench" / release / f"figure-{figure}.jsonl"
+def file_of(release: str, key: str) -> Path:
+    """Where an experiment's samples are; ``key`` is `Experiment.key`."""
+    return RESULTS / "bench" / release / f"figure-{key}.jsonl"
 
 
 def releases(line: str | None = None) -> list[str]:
@@ -107,9 +149,9 @@ def _version(release: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", release)]
 
 
-def load(release: str, figure: str) -> list[Row]:
-    """The samples there are of a figure. A line that was cut short is left out."""
-    path = file_of(release, figure)
+def load(release: str, key: str) -> list[Row]:
+    """The samples there are of an experiment. A line that was cut short is left out."""
+    path = file_of(release, key)
     if not path.exists():
         return []
     rows = []
@@ -122,6 +164,25 @@ def load(release: str, figure: str) -> list[Row]:
 
 
 # ---- measuring --------------------------------------------------------------------------------
+
+
+def measurable(
+    setup: Setup, experiments: Sequence[Experiment]
+) -> tuple[list[Experiment], list[str]]:
+    """Those that can be measured here; and a line for each reason why others cannot."""
+    refused: dict[str, list[str]] = defaultdict(list)
+    found = []
+    for experiment in experiments:
+        if why := setup.obstacle(experiment):
+            refused[why].append(experiment.figure)
+        else:
+            found.append(experiment)
+    lines = [
+        ("figures {} are" if len(figures) > 1 else "figure {} is").format(", ".join(figures))
+        + f" not measurable here: {why}"
+        for why, figures in refused.items()
+    ]
+    return found, lines
 
 
 def run(
@@ -137,11 +198,11 @@ def run(
     failed: list[str] = []
     with Rigs() as rigs:
         for experiment in experiments:
-            context = context_of(setup, command)
+            context = context_of(setup, experiment, command)
             rows = _kept(setup, experiment, context)
             for point in experiment.chosen(setup.quick):
                 if _is_complete(experiment, rows, point, setup.rounds):
-                    note(f"figure {experiment.figure}, {point.label}: measured before")
+                    note(f"{experiment.name}, {point.label}: measured before")
                     continue
                 rows = [row for row in rows if row.point != point.label]
                 try:
@@ -152,18 +213,20 @@ def run(
                         note(f"{_told(row, experiment)}; {bar.line()}")
                 except FalconError as error:
                     rigs.abandon(error)
-                    failed.append(f"figure {experiment.figure}, {point.label}: {error}")
+                    failed.append(f"{experiment.name}, {point.label}: {error}")
                     note(f"{failed[-1]}; what came before is kept, and marked as cut short")
             yield experiment, rows
     if failed:
         raise FalconError(
-            f"{len(failed)} points could not be measured", "; ".join(failed), "start it again"
+            f"points that could not be measured: {len(failed)}",
+            "; ".join(failed),
+            "the same command measures what is missing",
         )
 
 
 def _windows(setup: Setup, experiment: Experiment, command: str) -> int:
     """How many samples are missing."""
-    rows = _kept(setup, experiment, context_of(setup, command))
+    rows = _kept(setup, experiment, context_of(setup, experiment, command))
     missing = [
         point
         for point in experiment.chosen(setup.quick)
@@ -174,7 +237,7 @@ def _windows(setup: Setup, experiment: Experiment, command: str) -> int:
 
 def _kept(setup: Setup, experiment: Experiment, context: dict[str, Any]) -> list[Row]:
     """The rows that were measured before under the same conditions."""
-    return [row for row in load(setup.release, experiment.figure) if _fits(row, context)]
+    return [row for row in load(setup.release, experiment.key) if _fits(row, context)]
 
 
 def _fits(row: Row, context: dict[str, Any]) -> bool:
@@ -190,29 +253,37 @@ def _measure(
     setup: Setup, experiment: Experiment, point: Point, context: dict[str, Any], rigs: Rigs
 ) -> Iterator[Row]:
     config = setup.config(experiment, point)
-    path = file_of(setup.release, experiment.figure)
+    measure = MEASURES[experiment.measure]
+    path = file_of(setup.release, experiment.key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    booted = rigs.get(config.boot, instructions.opened)
+    booted = rigs.get(config.boot, measure.opened)
     with path.open("a", encoding="utf-8") as file:
-        for sample in instructions.measure(config, booted):
-            row = Row(experiment.figure, point.label, sample, context)
+        for sample in measure.measure(config, booted):
+            row = Row(experiment.key, point.label, sample, context)
             file.write(row.to_json() + "\n")
             file.flush()
             yield row
 
 
 def _told(row: Row, experiment: Experiment) -> str:
-    sample = row.sample
-    where = f"figure {experiment.figure}, {row.point}, round {sample.round + 1}"
+    sample: Window = row.sample
+    where = f"{experiment.name}, {row.point}, round {sample.round + 1}"
     return f"{where}, {sample.mode}: {sample.headline}"
 
 
-def context_of(setup: Setup, command: str) -> dict[str, Any]:
+def context_of(setup: Setup, experiment: Experiment, command: str) -> dict[str, Any]:
     """What makes a number repeatable: kernel, machine, commit, command, time."""
+    by_measure: dict[str, Any] = {"packets": setup.packets}
+    if experiment.measure == TIME:
+        by_measure = {
+            "seconds": setup.seconds,
+            "accel": accelerators.choose(setup.accel),
+            "host_cpus": timed.host_cpus(),
+        }
     return {
-        "measure": "instructions",
+        "measure": experiment.measure,
         "kernel": setup.release,
-        "packets": setup.packets,
+        **by_measure,
         "cpus": setup.smp,
         "host": f"{platform.machine()}, Linux {platform.release()}",
         "commit": commit(),

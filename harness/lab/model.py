@@ -18,7 +18,7 @@ from harness.errors import FalconError
 from harness.kernel import series
 from harness.lab import campaign, selection, stagecosts
 from harness.lab.campaign import Row
-from harness.lab.experiments import EXPERIMENTS, Point
+from harness.lab.experiments import COUNTED, Point
 from harness.lab.instructions import LOST_AT_MOST, Sample
 from harness.lab.loads import Load, UdpLoad
 from harness.lab.pipeline import Simulation
@@ -88,7 +88,7 @@ def feed(kernel: str, size: int) -> Fed:
 
 
 def _rows(release: str, figure: str) -> list[Row]:
-    return selection.select(EXPERIMENTS[figure], campaign.load(release, figure))
+    return selection.select(COUNTED[figure], campaign.load(release, figure))
 
 
 # ---- predictions --------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class Check:
 def check(fed: Fed) -> list[Check]:
     """The model against every point measured with the same messages that it was not fed with."""
     found = []
-    for figure, experiment in EXPERIMENTS.items():
+    for figure, experiment in COUNTED.items():
         rows = _rows(fed.release, figure)
         for point in experiment.points:
             if _is_comparable(fed, figure, point):

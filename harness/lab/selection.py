@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from harness.lab.campaign import CONDITIONS, QUICK_PACKETS, Row
+from harness.lab.campaign import CONDITIONS, QUICK_PACKETS, QUICK_SECONDS, Row
 from harness.lab.experiments import Experiment
 
 
@@ -27,8 +27,12 @@ def select(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
 
 
 def is_hurried(rows: Sequence[Row]) -> bool:
-    """Were there as few packets a window as with --quick?"""
-    return any(row.context["packets"] <= QUICK_PACKETS for row in rows)
+    """Were windows as short as with --quick?"""
+    return any(
+        row.context.get("packets", QUICK_PACKETS + 1) <= QUICK_PACKETS
+        or row.context.get("seconds", QUICK_SECONDS + 1) <= QUICK_SECONDS
+        for row in rows
+    )
 
 
 def _merit(rows: Sequence[Row]) -> tuple[int, bool, str]:
@@ -43,7 +47,7 @@ def _started(row: Row) -> str:
 def _attempts(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
     """Of each point the attempt with the most whole rounds; of equal ones the newest."""
     attempts: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in _whole(experiment, rows):
+    for row in whole(experiment, rows):
         attempts[row.point, _started(row)].append(row)
     chosen = []
     for point in experiment.points:
@@ -52,7 +56,7 @@ def _attempts(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
     return chosen
 
 
-def _whole(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
+def whole(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
     """The rows of rounds that have every mode: each ratio within them can be computed."""
     modes: dict[tuple[str, str, int], set[str]] = defaultdict(set)
     for row in rows:

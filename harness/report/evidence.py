@@ -12,35 +12,48 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from statistics import fmean
+from typing import Any
 
 from harness.errors import FalconError
 from harness.lab import campaign, selection, verdicts
 from harness.lab.campaign import Row
-from harness.lab.experiments import EXPERIMENTS, Experiment, claims
-from harness.lab.instructions import Sample
+from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, Experiment, claims
 from harness.lab.rig import samples_of
-from harness.lab.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, Verdict
+from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, Verdict
 from harness.report import instructions
 from harness.report.interleaved import Spread
-
-STATES = (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)
 
 
 @dataclass(frozen=True)
 class Measure:
     """A number of a window.
 
-    ``counted`` is the number itself, in ``unit`` and written as ``form`` says; ``compared``
-    is what a ratio is made of. ``is_ratio``: what is plotted is the ratio, not the number.
+    ``counted`` is the number itself, in ``unit`` ("{}": what a load's messages are called) and
+    written as ``form`` says; ``compared`` is what a ratio is made of. ``is_ratio``: what is
+    plotted is the ratio, not the number. Of a window without such a number it raises
+    `LookupError`.
     """
 
     name: str
     title: str
     unit: str
     form: str
-    counted: Callable[[Sample], float]
-    compared: Callable[[Sample], float]
-    is_ratio: bool
+    counted: Callable[[Any], float]
+    compared: Callable[[Any], float]
+    is_ratio: bool = False
+
+
+def _named(*measures: Measure) -> dict[str, Measure]:
+    return {measure.name: measure for measure in measures}
+
+
+def _plain(name: str, title: str, unit: str, form: str, of: Callable[[Any], float]) -> Measure:
+    """One that is compared as it is."""
+    return Measure(name, title, unit, form, of, of)
+
+
+def _latency(name: str, title: str) -> Measure:
+    return _plain(name, title, "µs", ",.0f", verdicts.latency(f"{name}_us"))
 
 
 _BUSIEST = "instructions a packet on the busiest CPU"
@@ -48,18 +61,24 @@ _TOTAL = "instructions a packet on all CPUs"
 _OF_BUSIEST = attrgetter("busiest")
 _SOFTIRQS, _STAGES = "NET_RX softirqs a packet", "times that the stack receives a packet"
 MEASURES = {
-    measure.name: measure
-    for measure in (
+    INSTRUCTIONS: _named(
         Measure("capacity", "Capacity", _BUSIEST, ",.0f", _OF_BUSIEST, verdicts.capacity, True),
         Measure("total", "Work on all CPUs", _TOTAL, ",.0f", verdicts.total, verdicts.total, True),
-        Measure(
-            "softirqs", "Softirqs", _SOFTIRQS, ".3f", verdicts.softirqs, verdicts.softirqs, False
-        ),
-        Measure("stages", "Stages", _STAGES, ".2f", verdicts.stages, verdicts.stages, False),
-    )
+        _plain("softirqs", "Softirqs", _SOFTIRQS, ".3f", verdicts.softirqs),
+        _plain("stages", "Stages", _STAGES, ".2f", verdicts.stages),
+    ),
+    TIME: _named(
+        _plain("rate", "Throughput", "{} a second", ",.0f", verdicts.throughput),
+        _latency("mean", "Mean latency"),
+        _latency("p50", "Latency, median"),
+        _latency("p90", "Latency, 90th percentile"),
+        _latency("p99", "Latency, 99th percentile"),
+        _latency("p999", "Latency, 99.9th percentile"),
+        _plain("cpus", "Busy CPUs", "percent of one CPU, all together", ",.0f", verdicts.all_work),
+        _plain("nic", "The NIC's CPU", "percent busy", ",.0f", verdicts.nic_busy),
+        _plain("softirqs", "Softirqs", "NET_RX softirqs a second", ",.0f", verdicts.softirqs),
+    ),
 }
-# What is plotted of a figure that is about something else than capacity.
-_ABOUT = {"4": ("stages", "softirqs"), "19": ("total", "softirqs")}
 
 
 # ---- the numbers of a figure ----------------------------------------------------------------
@@ -76,7 +95,20 @@ class Evidence:
     @property
     def measures(self) -> list[Measure]:
         """What is plotted of it."""
-        return [MEASURES[name] for name in _ABOUT.get(self.experiment.figure, ("capacity",))]
+        return [MEASURES[self.experiment.measure][name] for name in self.experiment.metrics]
+
+    @property
+    def known(self) -> list[Measure]:
+        """All numbers that every window shown has."""
+        return [
+            measure
+            for measure in MEASURES[self.experiment.measure].values()
+            if all(_has(row.sample, measure) for row in self.shown)
+        ]
+
+    def unit(self, measure: Measure) -> str:
+        """A measure's, of these loads."""
+        return measure.unit.format(self.experiment.points[0].load.unit)
 
     @property
     def points(self) -> list[str]:
@@ -88,7 +120,7 @@ class Evidence:
         """The modes, in the order in which modes are always shown."""
         return instructions.modes_of([row.sample for row in self.shown])
 
-    def samples(self, point: str) -> list[Sample]:
+    def samples(self, point: str) -> list[Any]:
         """The samples of a point that are shown."""
         return [row.sample for row in self.shown if row.point == point]
 
@@ -96,13 +128,15 @@ class Evidence:
         """A number over the rounds."""
         return Spread.of([measure.counted(s) for s in samples_of(self.samples(point), mode)])
 
-    def ratio(self, point: str, mode: str, measure: Measure) -> Spread:
-        """The ratio to the baseline over the rounds, computed within each of them."""
+    def ratio(self, point: str, mode: str, measure: Measure) -> Spread | None:
+        """The ratio to the baseline over the rounds, computed within each of them; None if the
+        baseline is 0.
+        """
         baseline = self.experiment.baseline
         return instructions.ratios(self.samples(point), mode, baseline, measure.compared)
 
     def parts(
-        self, point: str, mode: str, of: Callable[[Sample], dict[str, float]]
+        self, point: str, mode: str, of: Callable[[Any], dict[str, float]]
     ) -> dict[str, float]:
         """The parts that ``of`` makes of a packet's work: the means of the rounds, which add up."""
         rounds = [of(sample) for sample in samples_of(self.samples(point), mode)]
@@ -110,12 +144,20 @@ class Evidence:
         return {name: fmean(parts.get(name, 0.0) for parts in rounds) for name in names}
 
 
+def _has(sample: Any, measure: Measure) -> bool:
+    try:
+        measure.counted(sample)
+    except LookupError:
+        return False
+    return True
+
+
 # ---- what it says to the claims ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict on a kernel; ``figure`` is "" where nothing of it is shown."""
+    """A verdict on a kernel; ``figure``: its experiment's key, "" where nothing is shown of it."""
 
     release: str
     figure: str
@@ -143,7 +185,7 @@ class Kernel:
     def counts(self) -> dict[str, int]:
         """How many findings are in each state."""
         counted = Counter(finding.state for finding in self.findings)
-        return {state: counted[state] for state in STATES}
+        return {state: counted[state] for state in verdicts.STATES}
 
     def summary(self) -> str:
         """A line with the count of verdicts."""
@@ -160,39 +202,53 @@ def collect(line: str | None = None) -> list[Kernel]:
         raise FalconError(
             f"there is nothing to report{f' of Linux {line}' if line else ''}",
             "no figure of the paper has been measured yet",
-            f"run ./inv bench --figure all{f' --kernel {line}' if line else ''}",
+            f"run ./inv bench --all{f' --kernel {line}' if line else ''}",
         )
     return measured
 
 
 def _kernel(release: str) -> Kernel:
     figures = {}
-    for figure, experiment in EXPERIMENTS.items():
-        rows = campaign.load(release, figure)
-        figures[figure] = Evidence(experiment, rows, selection.select(experiment, rows))
+    for key, experiment in EXPERIMENTS.items():
+        rows = campaign.load(release, key)
+        figures[key] = Evidence(experiment, rows, selection.select(experiment, rows))
     return Kernel(release, figures, tuple(_findings(release, figures)))
 
 
 def _findings(release: str, figures: dict[str, Evidence]) -> Iterator[Finding]:
-    """By the order of the claims."""
-    judged = {figure: _verdicts(evidence) for figure, evidence in figures.items()}
+    """By the order of the claims: what was measured, by one measure or two, or one that nothing
+    was.
+    """
+    judged = {key: _verdicts(evidence) for key, evidence in figures.items()}
     for claim in claims().values():
-        if claim.unmeasured:
-            yield Finding(release, "", Verdict(claim, NOT_MEASURED, claim.unmeasured))
-        for figure, found in judged.items():
-            shown = figure if figures[figure].shown else ""
-            yield from (Finding(release, shown, v) for v in found if v.claim == claim)
+        own = [
+            Finding(release, key if figures[key].shown else "", verdict)
+            for key, found in judged.items()
+            for verdict in found
+            if verdict.claim == claim
+        ]
+        if shown := [finding for finding in own if finding.figure]:
+            yield from shown
+        elif own:
+            why = "; ".join(finding.verdict.said for finding in own)
+            yield Finding(release, "", Verdict(claim, NOT_MEASURED, why))
+        else:
+            yield Finding(release, "", Verdict(claim, NOT_MEASURABLE, claim.unmeasured))
 
 
 def _verdicts(evidence: Evidence) -> list[Verdict]:
     """Those of a figure; if only some of its points were measured, they say so."""
     experiment = evidence.experiment
     if not evidence.shown:
-        why = f"figure {experiment.figure}: " + (
-            "no round is whole" if evidence.rows else "not measured on this kernel yet"
-        )
+        why = "no round is whole" if evidence.rows else "not measured on this kernel yet"
+        if experiment.measure == TIME and not evidence.rows:
+            why += ", which takes KVM or a real machine"
+        why = f"{experiment.name}: {why}"
         return [Verdict(claims()[name], NOT_MEASURED, why) for name in experiment.claims]
     found = verdicts.verdicts(experiment, evidence.shown)
+    # All have the same reason, or none.
+    if any(verdict.state == NOT_MEASURABLE for verdict in found):
+        return found
     if len(evidence.points) == len(experiment.points):
         return found
     part = f"{len(evidence.points)} of {len(experiment.points)} points"

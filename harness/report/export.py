@@ -14,23 +14,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.report.evidence import MEASURES, Evidence, Kernel
+from harness.lab.experiments import INSTRUCTIONS, TIME
+from harness.report.evidence import Evidence, Kernel
 
-_SAMPLE = (
-    *("mode", "round", "delivered", "lost", "out_of_order", "sent_per_second"),
-    *("softirqs", "stages", "busiest", "total"),
-)
+_WINDOW = ("mode", "round", "delivered", "lost", "out_of_order")
+_COUNTED = ("sent_per_second", "softirqs", "stages", "busiest", "total")
+_TIMED = ("rate", "unit", "asked", "errors")
 
 
 def as_csv(kernels: Sequence[Kernel]) -> str:
-    """A line a sample: where it belongs, its numbers, work by CPU and by group, its context."""
+    """A line a sample: where it belongs, its numbers by measure, its context."""
     lines = [
         {
             **{name: found[name] for name in ("release", "figure", "point")},
             "shown": int(found["shown"]),
-            **{name: found["sample"][name] for name in _SAMPLE},
-            **{f"cpu {cpu}": work for cpu, work in enumerate(found["sample"]["work"])},
-            **found["sample"]["groups"],
+            "measure": found["context"]["measure"],
+            **{name: found["sample"][name] for name in _WINDOW},
+            **_NUMBERS[found["context"]["measure"]](found["sample"]),
             **{f"context: {name}": value for name, value in found["context"].items()},
         }
         for found in _samples(kernels)
@@ -41,6 +41,28 @@ def as_csv(kernels: Sequence[Kernel]) -> str:
     table.writeheader()
     table.writerows(lines)
     return written.getvalue()
+
+
+def _counted(sample: dict[str, Any]) -> dict[str, Any]:
+    """Instructions a packet, by CPU and by group of functions, too."""
+    return {
+        **{name: sample[name] for name in _COUNTED},
+        **{f"cpu {cpu}": work for cpu, work in enumerate(sample["work"])},
+        **sample["groups"],
+    }
+
+
+def _timed(sample: dict[str, Any]) -> dict[str, Any]:
+    """Of the latency microseconds, of each CPU how many percent it was busy."""
+    return {
+        **{name: sample[name] for name in _TIMED},
+        "softirqs a second": sample["softirqs"],
+        **{f"latency: {name}": value for name, value in (sample["latency"] or {}).items()},
+        **{f"cpu {cpu} busy %": percent for cpu, percent in enumerate(sample["busy"])},
+    }
+
+
+_NUMBERS = {INSTRUCTIONS: _counted, TIME: _timed}
 
 
 def as_json(kernels: Sequence[Kernel]) -> str:
@@ -68,7 +90,8 @@ def _samples(kernels: Sequence[Kernel]) -> Iterator[dict[str, Any]]:
             shown = {id(row) for row in evidence.shown}
             for row in evidence.rows:
                 found = {"release": kernel.release, "shown": id(row) in shown, **asdict(row)}
-                found["sample"] |= {"busiest": row.sample.busiest, "total": row.sample.total}
+                if evidence.experiment.measure == INSTRUCTIONS:
+                    found["sample"] |= {"busiest": row.sample.busiest, "total": row.sample.total}
                 yield found
 
 
@@ -77,16 +100,18 @@ def _numbers(release: str, evidence: Evidence) -> Iterator[dict[str, Any]]:
         for mode in evidence.modes:
             yield {
                 "release": release,
-                "figure": evidence.experiment.figure,
+                "figure": evidence.experiment.key,
+                "measure": evidence.experiment.measure,
                 "point": point,
                 "mode": mode,
                 "baseline": evidence.experiment.baseline,
                 **{
-                    name: {
-                        "unit": measure.unit,
+                    measure.name: {
+                        "unit": evidence.unit(measure),
                         "counted": asdict(evidence.counted(point, mode, measure)),
-                        "ratio": asdict(evidence.ratio(point, mode, measure)),
+                        "ratio": ratio and asdict(ratio),
                     }
-                    for name, measure in MEASURES.items()
+                    for measure in evidence.known
+                    for ratio in [evidence.ratio(point, mode, measure)]
                 },
             }

@@ -11,25 +11,47 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from harness.console import out
+from harness.lab import selection
 from harness.lab.campaign import Row
-from harness.lab.experiments import Experiment
-from harness.lab.verdicts import Verdict, verdicts
-from harness.report import instructions
+from harness.lab.experiments import TIME, Experiment
+from harness.lab.verdicts import NOT_MEASURABLE, Verdict, verdicts
+from harness.report import instructions, timed
 
 
 def show(experiment: Experiment, rows: Sequence[Row]) -> None:
-    """Print all there is to say of an experiment."""
-    out.rule(f"Figure {experiment.figure}: {experiment.title}", align="left", style="bold")
+    """Print all there is to say of an experiment; what was cut short is left out, and said."""
+    out.rule(_heading(experiment), align="left", style="bold")
+    whole = selection.whole(experiment, rows)
+    if short := len(rows) - len(whole):
+        out.print(f"Cut short: {short} samples of rounds that lack a mode are kept, not shown.")
     for point in experiment.points:
-        samples = [row.sample for row in rows if row.point == point.label]
+        samples = [row.sample for row in whole if row.point == point.label]
         if not samples:
             continue
-        title = f"Linux {rows[0].context['kernel']}, {experiment.axis} {point.label}"
+        title = f"Linux {whole[0].context['kernel']}, {experiment.axis} {point.label}"
+        if experiment.measure == TIME:
+            out.print(timed.table(samples, experiment.baseline, title))
+            continue
         out.print(instructions.table(samples, experiment.baseline, title))
         if len(experiment.points) == 1:
             out.print(instructions.group_table(samples))
-    if found := verdicts(experiment, rows):
+    found = verdicts(experiment, whole)
+    if why := _no_result(found):
+        names = ", ".join(verdict.claim.name for verdict in found)
+        out.print(f"Claims {names}: {NOT_MEASURABLE}: {why}", markup=False)
+    elif found:
         out.print(claim_table(found))
+
+
+def _no_result(found: Sequence[Verdict]) -> str:
+    """Why none of these claims can be judged here, which is the same for all; "" if one can."""
+    reasons = {verdict.said for verdict in found if verdict.state == NOT_MEASURABLE}
+    return reasons.pop() if len(reasons) == 1 else ""
+
+
+def _heading(experiment: Experiment) -> str:
+    name = experiment.name
+    return f"{name[0].upper()}{name[1:]}: {experiment.title}"
 
 
 def claim_table(found: Sequence[Verdict]) -> Table:

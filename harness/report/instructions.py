@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Any
 
 from rich.table import Table
 
 from harness.lab.instructions import Sample
-from harness.lab.rig import samples_of
-from harness.lab.verdicts import capacity
+from harness.lab.rig import Window, samples_of
+from harness.lab.verdicts import capacity, total
 from harness.overlay.modes import MODES
 from harness.report.interleaved import Spread
 
@@ -22,18 +23,33 @@ from harness.report.interleaved import Spread
 LEAST_SHOWN = 20
 
 
-def modes_of(samples: Sequence[Sample]) -> list[str]:
+def modes_of(samples: Sequence[Window]) -> list[str]:
     """The modes that were measured, in the order of `MODES`."""
     return [name for name in MODES if any(sample.mode == name for sample in samples)]
 
 
 def ratios(
-    samples: Sequence[Sample], mode: str, baseline: str, value: Callable[[Sample], float]
-) -> Spread:
-    """``value`` of ``mode`` over that of ``baseline``, round by round."""
+    samples: Sequence[Any], mode: str, baseline: str, value: Callable[[Any], float]
+) -> Spread | None:
+    """``value`` of ``mode`` over that of ``baseline``, round by round; None if that is 0."""
     base = {sample.round: value(sample) for sample in samples_of(samples, baseline)}
     own = samples_of(samples, mode)
+    if not all(base[sample.round] for sample in own):
+        return None
     return Spread.of([value(sample) / base[sample.round] for sample in own])
+
+
+def ratio_cells(ratio: Spread | None) -> tuple[str, str]:
+    """The median, and "least to most"."""
+    if ratio is None:
+        return "-", "-"
+    return f"{ratio.median:.2f}", f"{ratio.least:.2f} to {ratio.greatest:.2f}"
+
+
+def late(samples: Sequence[Window]) -> str:
+    """How many came out of order in all; "-" where nobody looked."""
+    found = [sample.out_of_order for sample in samples]
+    return "-" if None in found else str(sum(number or 0 for number in found))
 
 
 def table(samples: Sequence[Sample], baseline: str, title: str) -> Table:
@@ -55,14 +71,12 @@ def table(samples: Sequence[Sample], baseline: str, title: str) -> Table:
         shown.add_column(heading, justify="right", no_wrap=True)
     for name in modes_of(samples):
         own = samples_of(samples, name)
-        gain = ratios(samples, name, baseline, capacity)
         shown.add_row(
             name,
             f"{median(sample.busiest for sample in own):,.0f}",
-            f"{gain.median:.2f}",
-            f"{gain.least:.2f} to {gain.greatest:.2f}",
-            f"{ratios(samples, name, baseline, lambda sample: sample.total).median:.2f}",
-            str(sum(sample.out_of_order or 0 for sample in own)),
+            *ratio_cells(ratios(samples, name, baseline, capacity)),
+            ratio_cells(ratios(samples, name, baseline, total))[0],
+            late(own),
             str(sum(sample.lost for sample in own)),
         )
     return shown

@@ -14,28 +14,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import jinja2
 
 from harness.errors import FalconError
-from harness.lab import selection, stages
-from harness.lab.campaign import Row
-from harness.lab.experiments import claims
+from harness.lab import rig, selection, stages, timed
+from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, claims
 from harness.lab.instructions import Sample
 from harness.lab.loads import TcpLoad
 from harness.lab.rig import samples_of
-from harness.lab.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
+from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
 from harness.overlay.modes import MODES
 from harness.paths import RESULTS
 from harness.report import export, plots
+from harness.report import instructions as reports
 from harness.report.evidence import Evidence, Finding, Kernel, Measure
+from harness.report.interleaved import Spread
 
 DIRECTORY = RESULTS / "report"
 PAGE, JSON, CSV = "report.html", "report.json", "samples.csv"
 LOOKS = {
     REPRODUCED: ("yes", "✓ reproduced"),
     NOT_REPRODUCED: ("no", "✗ not reproduced"),
-    NOT_MEASURED: ("none", "○ not measured here"),
+    NOT_MEASURED: ("none", "○ not measured yet"),
+    NOT_MEASURABLE: ("none", "○ not measurable here"),
 }
 NIC, STAGE, RECEIVER = "NIC", "stage CPU", "receiver"
 # The NIC's CPU, those of the stages from the one with the most work on, the receiver's.
@@ -108,6 +111,7 @@ def render(kernels: Sequence[Kernel]) -> str:
         modes=[(mode, plots.MODE_COLOURS[name]) for name, mode in MODES.items() if name in shown],
         claims=[(claim, _findings(kernels, name)) for name, claim in claims().items()],
         anchor=anchor,
+        names={key: experiment.name for key, experiment in EXPERIMENTS.items()},
         kernels=[(kernel, [_section(kernel, e) for e in kernel.measured]) for kernel in kernels],
     )
 
@@ -120,7 +124,7 @@ def together(text: str) -> str:
 
 
 def anchor(release: str, figure: str = "") -> str:
-    """The id of a kernel on the page, or of one of its figures."""
+    """The id of a kernel on the page, or of one of its experiments, by its key."""
     return f"linux-{release}" + (f"-figure-{figure}" if figure else "")
 
 
@@ -131,13 +135,15 @@ def _findings(kernels: Sequence[Kernel], name: str) -> list[Finding]:
 
 
 def _section(kernel: Kernel, one: Evidence) -> Section:
-    figure = one.experiment.figure
+    key = one.experiment.key
+    by_time = one.experiment.measure == TIME
+    parts = [_by_busy_cpu(one)] if by_time else [_by_group(one), _by_cpu(one)]
     return Section(
-        anchor=anchor(kernel.release, figure),
+        anchor=anchor(kernel.release, key),
         evidence=one,
-        findings=[finding for finding in kernel.findings if finding.figure == figure],
-        plots=[*(_bars(one, measure) for measure in one.measures), _by_group(one), _by_cpu(one)],
-        origin=_origin(one.shown),
+        findings=[finding for finding in kernel.findings if finding.figure == key],
+        plots=[*(_bars(one, measure) for measure in one.measures), *parts],
+        origin=_origin(one),
         notes=list(_notes(one)),
     )
 
@@ -147,19 +153,27 @@ def _section(kernel: Kernel, one: Evidence) -> Section:
 
 def _bars(one: Evidence, measure: Measure) -> Plot:
     """A measure by point and mode, as a ratio to the baseline or as the number it is."""
-    value = one.ratio if measure.is_ratio else one.counted
     values = {
-        _title(one, point): {mode: value(point, mode, measure) for mode in one.modes}
+        _title(one, point): {mode: _plotted(one, point, mode, measure) for mode in one.modes}
         for point in one.points
     }
     form, reference = (".2f", 1.0) if measure.is_ratio else (measure.form, None)
-    label = f"{one.experiment.baseline} = 1" if measure.is_ratio else measure.unit
+    label = f"{one.experiment.baseline} = 1" if measure.is_ratio else one.unit(measure)
     return Plot(
         caption=f"{measure.title}, by {one.experiment.axis}",
         note="Bars are medians; the lines on them reach from the least round to the greatest.",
         address=plots.bars(values, label, form, reference),
         table=_table(one, measure),
     )
+
+
+def _plotted(one: Evidence, point: str, mode: str, measure: Measure) -> Spread:
+    """The ratio or the number, whichever is plotted."""
+    if not measure.is_ratio:
+        return one.counted(point, mode, measure)
+    ratio = one.ratio(point, mode, measure)
+    assert ratio  # of instructions, and no packet costs none
+    return ratio
 
 
 def _title(one: Evidence, point: str) -> str:
@@ -170,23 +184,38 @@ def _table(one: Evidence, measure: Measure) -> Table:
     """The numbers of a measure, and the ratios, a row a point and mode."""
     columns = [
         *(one.experiment.axis, "mode", "rounds", "median", "least", "most"),
-        *(f"{measure.title.lower()}, {one.experiment.baseline} = 1", "least", "most"),
-        *("out of order", "lost", "packets sent a second"),
+        *(f"{measure.title.lower()}, {one.experiment.baseline} = 1", "least to most"),
+        *("out of order", "lost", *_MORE[one.experiment.measure]),
     ]
     rows = [_cells(one, point, mode, measure) for point in one.points for mode in one.modes]
-    return Table(f"{measure.title}: {measure.unit}", columns, rows)
+    return Table(f"{measure.title}: {one.unit(measure)}", columns, rows)
+
+
+# What is known of a window besides, by measure, and how it is told.
+_MORE: dict[str, tuple[str, ...]] = {
+    INSTRUCTIONS: ("packets sent a second",),
+    TIME: ("errors", "messages a second asked for"),
+}
+
+
+def _more(one: Evidence, own: Sequence[Any]) -> list[str]:
+    if one.experiment.measure == INSTRUCTIONS:
+        return [f"{median(sample.sent_per_second for sample in own):,.0f}"]
+    asked = median(sample.asked for sample in own)
+    errors = sum(sample.errors for sample in own)
+    return [str(errors), f"{asked:,.0f}" if asked else "as many as go"]
 
 
 def _cells(one: Evidence, point: str, mode: str, measure: Measure) -> list[str]:
     own = samples_of(one.samples(point), mode)
-    counted, ratio = one.counted(point, mode, measure), one.ratio(point, mode, measure)
+    counted = one.counted(point, mode, measure)
     return [
         *(point, mode, str(len(own))),
         *(f"{x:{measure.form}}" for x in (counted.median, counted.least, counted.greatest)),
-        *(f"{x:.2f}" for x in (ratio.median, ratio.least, ratio.greatest)),
-        str(sum(sample.out_of_order or 0 for sample in own)),
+        *reports.ratio_cells(one.ratio(point, mode, measure)),
+        reports.late(own),
         str(sum(sample.lost for sample in own)),
-        f"{median(sample.sent_per_second for sample in own):,.0f}",
+        *_more(one, own),
     ]
 
 
@@ -199,9 +228,9 @@ def work_groups(sample: Sample) -> dict[str, float]:
     return {name: count for name, count in sample.groups.items() if name not in no_work}
 
 
-def by_role(sample: Sample) -> dict[str, float]:
-    """Instructions on the CPUs of NIC, stages and receiver; of the stages the busiest first."""
-    nic, *between, receiver = sample.work
+def by_role(work: Sequence[float]) -> dict[str, float]:
+    """What the CPUs of NIC, stages and receiver do; of the stages the busiest first."""
+    nic, *between, receiver = work
     ordered = enumerate(sorted(between, reverse=True), 1)
     return {NIC: nic} | {f"{STAGE} {n}": work for n, work in ordered} | {RECEIVER: receiver}
 
@@ -216,26 +245,48 @@ def _by_group(one: Evidence) -> Plot:
     )
 
 
-def _by_cpu(one: Evidence) -> Plot:
-    between = len(one.shown[0].sample.work) - 2
+def _role_colours(cpus: int) -> dict[str, str]:
+    """By role, of so many CPUs."""
+    between = cpus - 2
     shades = [STAGE_COLOURS[min(n, len(STAGE_COLOURS) - 1)] for n in range(between)]
     stage_colours = {f"{STAGE} {n}": shade for n, shade in enumerate(shades, 1)}
+    return {NIC: NIC_COLOUR, **stage_colours, RECEIVER: RECEIVER_COLOUR}
+
+
+_NUMBERED = (
+    "Means of the rounds. The flow's hash decides which CPU gets a stage, so the stages' CPUs"
+    " are numbered from the one with the most work on, round by round."
+)
+
+
+def _by_cpu(one: Evidence) -> Plot:
     return _stack(
         one,
-        by_role,
-        {NIC: NIC_COLOUR, **stage_colours, RECEIVER: RECEIVER_COLOUR},
+        lambda sample: by_role(sample.work),
+        _role_colours(len(one.shown[0].sample.work)),
         "Where the instructions go: CPUs",
-        "Means of the rounds. The flow's hash decides which CPU gets a stage, so the stages' CPUs"
-        " are numbered from the one with the most work on, round by round.",
+        _NUMBERED,
+    )
+
+
+def _by_busy_cpu(one: Evidence) -> Plot:
+    return _stack(
+        one,
+        lambda sample: by_role(sample.busy),
+        _role_colours(len(one.shown[0].sample.busy)),
+        "Which CPUs are busy",
+        _NUMBERED,
+        "percent of one CPU",
     )
 
 
 def _stack(
     one: Evidence,
-    of: Callable[[Sample], dict[str, float]],
+    of: Callable[[Any], dict[str, float]],
     colours: Mapping[str, str],
     caption: str,
     note: str,
+    unit: str = "instructions a packet",
 ) -> Plot:
     """Work by its parts; in the table a row a point and part, a column a mode."""
     values = {p: {mode: one.parts(p, mode, of) for mode in one.modes} for p in one.points}
@@ -248,34 +299,37 @@ def _stack(
     return Plot(
         caption,
         note,
-        plots.stacks(
-            {_title(one, p): own for p, own in values.items()}, "instructions a packet", colours
-        ),
-        Table("Instructions a packet", [one.experiment.axis, "", *one.modes], rows),
+        plots.stacks({_title(one, p): own for p, own in values.items()}, unit, colours),
+        Table(f"{unit[0].upper()}{unit[1:]}", [one.experiment.axis, "", *one.modes], rows),
     )
 
 
 # ---- where numbers come from --------------------------------------------------------------------
 
-_CONTEXT = {
-    "kernel": "kernel",
-    "commit": "commit",
-    "host": "machine",
-    "cpus": "emulated CPUs",
-    "packets": "packets a window",
-    "started": "started",
-    "command": "command",
+_WINDOW = {
+    INSTRUCTIONS: {"cpus": "emulated CPUs", "packets": "packets a window"},
+    TIME: {
+        "cpus": "virtual CPUs",
+        "host_cpus": "CPUs of the machine",
+        "accel": "accelerator",
+        "seconds": "seconds a window",
+    },
 }
 
 
-def _origin(rows: Sequence[Row]) -> Table:
+def _origin(one: Evidence) -> Table:
     """A row for what was measured by the same command at the same time."""
+    told = {
+        **{"kernel": "kernel", "commit": "commit", "host": "machine"},
+        **_WINDOW[one.experiment.measure],
+        **{"started": "started", "command": "command"},
+    }
     points: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
-    for row in rows:
-        points[tuple(str(row.context.get(name, "")) for name in _CONTEXT)][row.point] = None
+    for row in one.shown:
+        points[tuple(str(row.context.get(name, "")) for name in told)][row.point] = None
     return Table(
         "Where these numbers come from",
-        ["points", *_CONTEXT.values()],
+        ["points", *told.values()],
         [[", ".join(own), *context] for context, own in points.items()],
         heads=1,
     )
@@ -284,16 +338,48 @@ def _origin(rows: Sequence[Row]) -> Table:
 def _notes(one: Evidence) -> Iterator[str]:
     """What the reader must know of a packet, and of the choice of samples."""
     experiment = one.experiment
+    if experiment.about:
+        yield experiment.about
     if writes := {p.load.size for p in experiment.points if isinstance(p.load, TcpLoad)}:
         sizes = " or ".join(map(str, sorted(writes)))
         yield f"By TCP; what is called a packet here is a write of {sizes} bytes."
+    by_time = experiment.measure == TIME
+    if by_time and not all(timed.is_counted(point.load) for point in experiment.points):
+        yield (
+            "By TCP, lost are segments that clients sent again; what came after a lost one counts"
+            " as out of order, too."
+        )
     missing = [point.label for point in experiment.points if point.label not in one.points]
     if missing:
-        yield f"Not measured: {experiment.axis} {', '.join(missing)}."
+        yield f"Not measured: {experiment.axis} {'; '.join(missing)}."
+    if by_time and (why := timed.trouble(one.shown[0].context)):
+        yield f"No result on the paper's claims: {why}."
     if selection.is_hurried(one.shown):
-        yield "A quick run: few packets a window."
+        yield "A quick run: short windows."
+    if short := list(_cut_short(one)):
+        yield f"Cut short: {', '.join(short)}."
+    if uncertain := list(_uncertain(one)):
+        yield f"Uncertain by so much (standard error of the ratio): {'; '.join(uncertain)}."
     if hidden := len(one.rows) - len(one.shown):
         yield (
             f"{hidden} more samples are not shown: of another commit, of points that were measured"
             f" again, or of rounds that were cut short. They are in {CSV}."
         )
+
+
+def _uncertain(one: Evidence) -> Iterator[str]:
+    """Modes whose ratios waver too much from round to round to be told apart."""
+    for point in one.points:
+        modes = rig.wavering(one.samples(point), one.experiment.baseline)
+        if modes:
+            listed = ", ".join(f"{mode} {part:.0%}" for mode, part in modes.items())
+            yield f"{one.experiment.axis} {point}: {listed}"
+
+
+def _cut_short(one: Evidence) -> Iterator[str]:
+    """Points with fewer rounds than others."""
+    rounds = {p: len({sample.round for sample in one.samples(p)}) for p in one.points}
+    most = max(rounds.values())
+    for point, own in rounds.items():
+        if own < most:
+            yield f"{one.experiment.axis} {point} has {own} of {most} rounds"

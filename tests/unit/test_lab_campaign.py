@@ -9,20 +9,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.errors import FalconError
-from harness.lab import campaign, experiments, instructions, verdicts
+from harness.lab import campaign, experiments, instructions, timed, verdicts
 from harness.lab.campaign import Row, Setup
-from harness.lab.experiments import EXPERIMENTS, Experiment
+from harness.lab.experiments import COUNTED, EXPERIMENTS, INSTRUCTIONS, TIME, TIMED, Experiment
 from harness.lab.instructions import Sample
-from harness.lab.loads import UdpLoad
+from harness.lab.loads import MemcachedLoad, UdpLoad
 from harness.lab.rig import Boot, Config
+from harness.machine import accel
 from harness.overlay.modes import MODES
 from harness.report import figures
+from harness.report.evidence import MEASURES
+from harness.workload.latency import Latencies
 
-SETUP = Setup(Path("/bzImage"), "6.12.7", rounds=2)
+SETUP = Setup(Path("/bzImage"), "6.12.7", rounds=2, kvm_kernel=Path("/kvm/bzImage"))
+STARTED = "2025-11-26T08:00:00+00:00"
+HERE = {"accel": "kvm", "cpus": 7, "host_cpus": 8}
+NO_KVM = "there is no /dev/kvm"
+
+
+@pytest.fixture(autouse=True)
+def kvm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It works."""
+    monkeypatch.setattr(accel, "kvm_trouble", lambda: "")
+
+
+@pytest.fixture
+def no_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accel, "kvm_trouble", lambda: NO_KVM)
 
 
 def sample(
@@ -58,17 +76,34 @@ def test_definitions_are_sound(experiment: Experiment) -> None:
     labels = [point.label for point in experiment.points]
     assert len(labels) == len(set(labels))
     assert experiment.quick and experiment.quick <= set(labels)
-    assert set(experiment.claims) <= set(verdicts.JUDGES)
+    assert set(experiment.claims) <= set(verdicts.JUDGES[experiment.measure])
+    assert experiment.metrics and set(experiment.metrics) <= set(MEASURES[experiment.measure])
+    assert all(point.load.unit == experiment.points[0].load.unit for point in experiment.points)
     SETUP.check([experiment])
 
 
-def test_every_judge_has_an_experiment() -> None:
-    asked = {claim for experiment in EXPERIMENTS.values() for claim in experiment.claims}
-    assert asked == set(verdicts.JUDGES)
+@pytest.mark.parametrize(("defined", "measure"), [(COUNTED, INSTRUCTIONS), (TIMED, TIME)])
+def test_every_judge_has_an_experiment(defined: dict[str, Experiment], measure: str) -> None:
+    asked = {claim for experiment in defined.values() for claim in experiment.claims}
+    assert asked == set(verdicts.JUDGES[measure])
+    assert {experiment.measure for experiment in defined.values()} == {measure}
+
+
+def test_a_figure_may_have_both_measures() -> None:
+    assert experiments.named("13") == (COUNTED["13"], TIMED["13-time"])
+    assert experiments.named("13-time") == (TIMED["13-time"],)
+    assert experiments.named("12") == (TIMED["12-time"],)
+
+
+@pytest.mark.parametrize(
+    ("load", "measure"), [(UdpLoad(), INSTRUCTIONS), (MemcachedLoad(550), TIME)]
+)
+def test_a_load_of_ones_own(load: UdpLoad, measure: str) -> None:
+    assert experiments.single(load, ("con", "falcon")).measure == measure
 
 
 def test_a_figure_that_is_not_there() -> None:
-    with pytest.raises(FalconError, match=r"no experiment for figure 99.*10"):
+    with pytest.raises(FalconError, match=r"no experiment for figure 99.*10.*18"):
         experiments.named("99")
 
 
@@ -77,6 +112,51 @@ def test_a_hurried_setup_measures_little() -> None:
     chosen = EXPERIMENTS["10"].chosen(setup.quick)
     assert 0 < len(chosen) < len(EXPERIMENTS["10"].points)
     assert setup.rounds == campaign.QUICK_ROUNDS
+    assert setup.seconds == campaign.QUICK_SECONDS
+
+
+# ---- what can be measured here --------------------------------------------------------------
+
+BOTH = [COUNTED["13"], TIMED["12-time"], TIMED["18-time"]]
+
+
+def test_with_kvm_everything_can_be_measured() -> None:
+    assert campaign.measurable(SETUP, BOTH) == (BOTH, [])
+
+
+def test_without_kvm_figures_by_time_are_named_once_with_the_reason(no_kvm: None) -> None:
+    found, lines = campaign.measurable(SETUP, BOTH)
+    assert found == [COUNTED["13"]]
+    assert lines == [
+        f"figures 12, 18 are not measurable here: time takes KVM, and {NO_KVM};"
+        " --accel tcg emulates it, without verdicts"
+    ]
+
+
+def test_emulated_time_is_measured_if_it_is_asked_for(no_kvm: None) -> None:
+    setup = replace(SETUP, accel="tcg")
+    assert campaign.measurable(setup, BOTH) == (BOTH, [])
+    config = setup.config(BOTH[1], BOTH[1].points[0])
+    assert (config.kernel, config.boot.accel) == (Path("/bzImage"), "tcg")
+    config = replace(SETUP, accel="kvm").config
+    with pytest.raises(FalconError, match="KVM can't be used"):
+        config(BOTH[1], BOTH[1].points[0])
+
+
+def test_each_measure_has_its_machine() -> None:
+    counted, by_time, _ = (SETUP.config(e, e.points[0]) for e in BOTH)
+    assert (counted.kernel, counted.boot.accel) == (Path("/bzImage"), "tcg")
+    assert (by_time.kernel, by_time.boot.accel) == (Path("/kvm/bzImage"), "kvm")
+
+
+def test_a_program_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.tools.find", lambda name: None if name == "memcached" else name)
+    found, lines = campaign.measurable(SETUP, BOTH)
+    assert found == BOTH[:2]
+    assert lines == [
+        "figure 18 is not measurable here:"
+        " the program memcached is missing; run: apt-get install memcached"
+    ]
 
 
 # ---- what is kept ----------------------------------------------------------------------------
@@ -213,7 +293,7 @@ def test_a_point_that_fails_stops_no_other_and_gets_no_machine_that_was_used(
     machines = machines_of(monkeypatch, breaks_after=3, at=str(THREE.points[0].load))
     measured = campaign.run(SETUP, [THREE], "./inv bench")
     _, rows = next(measured)
-    with pytest.raises(FalconError, match=r"1 points could not.*own, 1: the guest hung") as error:
+    with pytest.raises(FalconError, match=r"not be measured: 1: .*own, 1: the guest hung") as error:
         next(measured)
     assert "\n" not in str(error.value)
     assert [row.point for row in rows] == ["1"] * 3 + ["2"] * 4 + ["3"] * 4
@@ -247,20 +327,93 @@ def test_ctrl_c_gives_the_machine_up_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert len(campaign.load("6.12.7", "own")) == 1
 
 
+# ---- samples by time ------------------------------------------------------------------------
+
+
+def by_time(
+    mode: str,
+    number: int,
+    rate: float = 1000.0,
+    mean: float | None = None,
+    busy: float = 50.0,
+    **other: float,
+) -> timed.Sample:
+    """``mean`` is of all percentiles, but for those in ``other``."""
+    names = ("mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "max_us")
+    softirqs = other.pop("softirqs", 100.0)
+    latency = None
+    if mean is not None:
+        latency = Latencies(**{name: mean for name in names} | other)
+    return timed.Sample(
+        mode=mode,
+        round=number,
+        delivered=1000,
+        lost=0,
+        out_of_order=None if latency else 0,
+        unit="messages",
+        rate=rate,
+        asked=0.0,
+        errors=0,
+        softirqs=softirqs,
+        busy=(busy, 10.0, 10.0, 10.0, 10.0, 20.0),
+        latency=latency,
+    )
+
+
+@pytest.mark.parametrize("mean", [None, 12.5])
+def test_a_sample_by_time_is_kept(mean: float | None) -> None:
+    row = Row("12-time", "UDP", by_time("con", 0, mean=mean), {"measure": TIME})
+    assert Row.from_json(row.to_json()) == row
+
+
+def test_a_campaign_by_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines = machines_of(monkeypatch)
+    monkeypatch.setattr(timed, "opened", machines.opened)
+    monkeypatch.setattr(
+        timed, "measure", lambda config, rig: iter([by_time("con", 0), by_time("falcon", 0)])
+    )
+    monkeypatch.setattr(timed, "host_cpus", lambda: 8)
+    experiment = experiments.single(MemcachedLoad(550), ("con", "falcon"))
+    rows = run(replace(SETUP, rounds=1), experiment)
+    assert campaign.load("6.12.7", "own-time") == rows
+    context = rows[0].context
+    assert {name: context[name] for name in ("measure", "accel", "cpus", "host_cpus")} == {
+        "measure": TIME,
+        **HERE,
+    }
+    assert context["seconds"] == SETUP.seconds and "packets" not in context
+    assert "1,000 messages/s; all windows: 2 of 2" in capsys.readouterr().err
+    assert run(replace(SETUP, rounds=1, accel="kvm"), experiment) == rows, "the same, named"
+    figures.show(experiment, rows)
+    assert "1,000" in capsys.readouterr().out
+
+
 # ---- verdicts ---------------------------------------------------------------------------------
 
 
-def rows_of(figure: str, values: dict[tuple[str, str], dict[str, float]]) -> list[Row]:
+def rows_of(
+    figure: str, values: dict[tuple[str, str], dict[str, float]], **context: Any
+) -> list[Row]:
     """Two rounds of each (point, mode)."""
+    made = by_time if EXPERIMENTS[figure].measure == TIME else sample
     return [
-        Row(figure, point, sample(mode, number, **kinds), {"kernel": "6.12.7"})
+        Row(
+            figure,
+            point,
+            made(mode, number, **kinds),
+            {"kernel": "6.12.7", "started": STARTED, **HERE, **context},
+        )
         for (point, mode), kinds in values.items()
         for number in range(2)
     ]
 
 
-def states(figure: str, values: dict[tuple[str, str], dict[str, float]]) -> dict[str, str]:
-    found = verdicts.verdicts(EXPERIMENTS[figure], rows_of(figure, values))
+def states(
+    figure: str, values: dict[tuple[str, str], dict[str, float]], **context: Any
+) -> dict[str, str]:
+    found = verdicts.verdicts(EXPERIMENTS[figure], rows_of(figure, values, **context))
     return {verdict.claim.name: verdict.state for verdict in found}
 
 
@@ -391,9 +544,254 @@ def test_what_was_not_measured_is_said_and_never_guessed() -> None:
     assert states("19", {}) == {"E25": "not measured", "E26": "not measured"}
 
 
+@pytest.mark.parametrize("key", EXPERIMENTS)
+def test_a_figure_of_which_nothing_came_has_no_verdict(key: str) -> None:
+    assert set(states(key, {}).values()) <= {"not measured"}
+
+
 def test_a_figure_is_shown_with_its_claims(capsys: pytest.CaptureFixture[str]) -> None:
-    values = {("16 B", "con"): {}, ("16 B", "falcon"): {"busiest": 1050.0, "softirqs": 2.0}}
+    values: dict[tuple[str, str], dict[str, float]] = {
+        ("16 B", mode): {} for mode in EXPERIMENTS["19"].modes
+    }
+    values["16 B", "falcon"] = {"busiest": 1050.0, "softirqs": 2.0}
     figures.show(EXPERIMENTS["19"], rows_of("19", values))
     shown = capsys.readouterr().out
     assert "Figure 19" in shown and "+5.0%" in shown
     assert "not reproduced" in shown and "+100%" in shown
+
+
+def test_a_figure_that_was_cut_short_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {("16 B", mode): {} for mode in EXPERIMENTS["19"].modes}
+    whole = rows_of("19", values)
+    figures.show(EXPERIMENTS["19"], whole[:-1])
+    shown = capsys.readouterr().out
+    left_out = len(EXPERIMENTS["19"].modes) - 1
+    assert f"Cut short: {left_out} samples of rounds that lack a mode" in shown
+    figures.show(EXPERIMENTS["19"], whole)
+    assert "Cut short" not in capsys.readouterr().out
+
+
+def test_a_figure_by_time_fits_a_terminal_and_its_reason_stands_there_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    experiment = EXPERIMENTS["12-time"]
+    values: dict[tuple[str, str], dict[str, float]] = {
+        (CALM, mode): {"rate": 11_870.0, "mean": 500_000.0, "p99_us": 1_249_244.0}
+        for mode in experiment.modes
+    }
+    values[CALM, "falcon"] = {"rate": 20_000.0, "mean": 250_000.0}
+    figures.show(experiment, rows_of("12-time", values, accel="tcg"))
+    shown = capsys.readouterr().out
+    assert shown.count("emulated time") == 1 and "Claims E12, E13, E14, E15" in shown
+    assert "…" not in shown and max(map(len, shown.splitlines()[1:-1])) <= 80
+    row = next(line for line in shown.splitlines() if "│falcon " in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    # What came out of order is not known of every window.
+    assert cells[1:] == ["20,000", "250,000", "250,000", "0.50", "0.50 to 0.50", "-", "0"]
+
+
+# ---- verdicts by time -------------------------------------------------------------------------
+
+
+CALM, FULL = "UDP 16 B, underloaded", "UDP 16 B, overloaded"
+
+
+@pytest.mark.parametrize(
+    ("context", "why"),
+    [
+        ({"accel": "tcg"}, "emulated time"),
+        ({"cpus": 9}, "9 virtual CPUs shared 8 real ones"),
+    ],
+)
+def test_time_of_cpus_that_are_not_real_says_nothing(context: dict[str, Any], why: str) -> None:
+    values = {("UDP", "host"): {"rate": 1000.0}, ("UDP", "con"): {"rate": 470.0}}
+    rows = rows_of("2-time", values, **context)
+    (verdict,) = verdicts.verdicts(EXPERIMENTS["2-time"], rows)
+    assert verdict.state == "not measurable here" and why in verdict.said
+
+
+@pytest.mark.parametrize(("tcp", "state"), [(530.0, "reproduced"), (900.0, "not reproduced")])
+def test_throughput_is_what_a_loss_by_time_is_of(tcp: float, state: str) -> None:
+    values = {
+        ("UDP", "host"): {},
+        ("UDP", "con"): {"rate": 470.0},
+        ("TCP", "host"): {},
+        ("TCP", "con"): {"rate": tcp},
+    }
+    assert states("2-time", values) == {"E2": state}
+
+
+@pytest.mark.parametrize(("four", "state"), [(300.0, "reproduced"), (700.0, "not reproduced")])
+def test_more_flows_lose_more(four: float, state: str) -> None:
+    rates = {"1": 800.0, "4": 600.0, "16": four}
+    values = {(flows, "con"): {"rate": rate} for flows, rate in rates.items()}
+    assert states("2c-time", values | {(flows, "host"): {} for flows in rates}) == {"E4": state}
+    del values["16", "con"]
+    assert states("2c-time", values | {("1", "host"): {}}) == {"E4": "not measured"}
+
+
+@pytest.mark.parametrize(("tail", "state"), [(50.0, "reproduced"), (20.0, "not reproduced")])
+def test_an_overlay_has_a_latency(tail: float, state: str) -> None:
+    values: dict[tuple[str, str], dict[str, float]] = {
+        ("UDP", "host"): {"mean": 10.0},
+        ("UDP", "con"): {"mean": 20.0},
+        ("TCP", "host"): {"mean": 10.0},
+        ("TCP", "con"): {"mean": 20.0, "p99_us": tail},
+    }
+    assert states("2d-time", values) == {"E5": state}
+
+
+@pytest.mark.parametrize(
+    ("heavy", "light", "state"),
+    [(99.0, 60.0, "reproduced"), (80.0, 60.0, "not reproduced"), (99.0, 99.0, "not reproduced")],
+)
+def test_one_load_alone_fills_the_nics_cpu(heavy: float, light: float, state: str) -> None:
+    values = {
+        ("TCP 4 KB", "falcon"): {"busy": heavy},
+        ("TCP 1 KB", "falcon"): {"busy": 50.0},
+        ("UDP 16 B", "falcon"): {"busy": light},
+    }
+    assert states("9a-time", values) == {"E9": state}
+    assert states("9a-time", {("TCP 4 KB", "falcon"): {"busy": heavy}}) == {"E9": "not measured"}
+
+
+LIKE_THE_PAPER: dict[tuple[str, str], dict[str, float]] = {
+    (CALM, "con"): {"mean": 100.0},
+    (CALM, "falcon"): {"mean": 95.0, "p99_us": 70.0},
+    (FULL, "con"): {"mean": 100.0},
+    (FULL, "falcon"): {"mean": 40.0},
+    ("TCP 4 KB, underloaded", "host"): {"mean": 100.0},
+    ("TCP 4 KB, underloaded", "falcon+split"): {"mean": 105.0, "p999_us": 300.0},
+    ("TCP 16 B, overloaded", "host"): {"mean": 100.0},
+    ("TCP 16 B, overloaded", "falcon+split"): {"mean": 105.0},
+    ("TCP 4 KB, overloaded", "host"): {"mean": 100.0},
+    ("TCP 4 KB, overloaded", "falcon+split"): {"mean": 300.0},
+    ("TCP 1 KB, underloaded", "con"): {"mean": 100.0},
+    ("TCP 1 KB, underloaded", "falcon"): {"mean": 98.0},
+}
+
+
+def test_latency_as_in_the_paper() -> None:
+    assert set(states("12-time", LIKE_THE_PAPER).values()) == {"reproduced"}
+
+
+@pytest.mark.parametrize(
+    ("claim", "point", "mode", "changed"),
+    [
+        ("E12", CALM, "falcon", {"mean": 120.0, "p99_us": 70.0}),
+        ("E12", CALM, "falcon", {"mean": 95.0}),
+        ("E12", FULL, "falcon", {"mean": 80.0}),
+        ("E13", "TCP 4 KB, underloaded", "falcon+split", {"mean": 150.0, "p999_us": 300.0}),
+        ("E13", "TCP 4 KB, underloaded", "falcon+split", {"mean": 105.0}),
+        ("E14", "TCP 16 B, overloaded", "falcon+split", {"mean": 105.0, "p999_us": 300.0}),
+        ("E15", "TCP 1 KB, underloaded", "falcon", {"mean": 60.0}),
+    ],
+)
+def test_latency_otherwise(claim: str, point: str, mode: str, changed: dict[str, float]) -> None:
+    found = states("12-time", LIKE_THE_PAPER | {(point, mode): changed})
+    assert found.pop(claim) == "not reproduced"
+    assert set(found.values()) == {"reproduced"}
+
+
+def test_latency_that_was_not_measured_is_not_guessed() -> None:
+    del (values := dict(LIKE_THE_PAPER))[CALM, "falcon"]
+    assert states("12-time", values)["E12"] == "not measured"
+    without = {(CALM, mode): {} for mode in ("con", "falcon")}
+    rows = rows_of("12-time", LIKE_THE_PAPER | without)  # type: ignore[arg-type]
+    said = {v.claim.name: v.said for v in verdicts.verdicts(EXPERIMENTS["12-time"], rows)}
+    assert "no latency" in said["E12"]
+
+
+@pytest.mark.parametrize(
+    ("full", "e19"),
+    [(1000.0, "reproduced"), (900.0, "not reproduced"), (1200.0, "not reproduced")],
+)
+def test_containers_in_a_busy_system(full: float, e19: str) -> None:
+    rates = {"6 UDP": 1300.0, "10 UDP": 1100.0, "20 UDP": 1050.0, "40 UDP": full, "6 TCP": 1200.0}
+    values = {(point, "falcon"): {"rate": rate} for point, rate in rates.items()}
+    values |= {(point, "con"): {} for point in rates}
+    assert states("14-time", values) == {"E18": "reproduced", "E19": e19}
+    values["6 TCP", "falcon"] = {"rate": 1010.0}
+    assert states("14-time", values)["E18"] == "not reproduced"
+    del values["6 TCP", "con"], values["6 TCP", "falcon"]
+    assert states("14-time", values)["E18"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("rates", "state"),
+    [
+        ({50: 1000, 70: 1050, 80: 1200, 85: 1250, 90: 1200, 100: 900}, "reproduced"),
+        ({50: 1000, 70: 1250, 80: 1200, 85: 1250, 90: 1200, 100: 900}, "not reproduced"),
+        ({50: 1000, 70: 1050, 80: 1200, 85: 1250, 90: 1200, 100: 1250}, "not reproduced"),
+        ({50: 1500, 70: 1050, 80: 1200, 85: 1250, 90: 1200, 100: 900}, "not reproduced"),
+        ({85: 1250}, "not measured"),
+    ],
+)
+def test_the_best_threshold(rates: dict[int, float], state: str) -> None:
+    values = {
+        (f"20 containers, {percent} %", mode): {"rate": float(rate)}
+        for percent, falcon in rates.items()
+        for mode, rate in (("con", 1000.0), ("falcon", falcon))
+    }
+    assert states("15-time", values) == {"E20": state}
+
+
+def test_a_threshold_is_set_on_top_of_a_mode() -> None:
+    experiment = TIMED["15-time"]
+    config = SETUP.config(experiment, experiment.points[0])
+    assert isinstance(config, timed.Config)
+    assert config.settings == {"falcon_load_threshold": 50}
+
+
+def test_web_serving_is_called_an_analogue() -> None:
+    page = "a file of 4 KB"
+    values: dict[tuple[str, str], dict[str, float]] = {
+        (page, "con"): {"rate": 1000.0, "mean": 100.0},
+        (page, "falcon"): {"rate": 3000.0, "mean": 50.0},
+        (page, "falcon+split"): {"rate": 4100.0, "mean": 30.0},
+    }
+    found = verdicts.verdicts(EXPERIMENTS["17-time"], rows_of("17-time", values))
+    assert [verdict.state for verdict in found] == ["reproduced", "reproduced"]
+    assert all("analogue" in verdict.said for verdict in found)
+    values[page, "falcon+split"] = {"rate": 2000.0, "mean": 60.0}
+    assert set(states("17-time", values).values()) == {"not reproduced"}
+
+
+@pytest.mark.parametrize(("p99", "state"), [(47.0, "reproduced"), (90.0, "not reproduced")])
+def test_data_caching(p99: float, state: str) -> None:
+    values: dict[tuple[str, str], dict[str, float]] = {
+        ("1", "con"): {"mean": 100.0},
+        ("1", "falcon"): {"mean": 100.0, "p99_us": 93.0},
+        ("10", "con"): {"mean": 100.0},
+        ("10", "falcon"): {"mean": 49.0, "p99_us": p99},
+    }
+    assert states("18-time", values) == {"E24": state}
+
+
+@pytest.mark.parametrize(
+    ("high", "softirqs", "e25", "e26"),
+    [
+        (55.0, 140.0, "reproduced", "reproduced"),
+        (80.0, 140.0, "not reproduced", "reproduced"),
+        (55.0, 200.0, "reproduced", "not reproduced"),
+    ],
+)
+def test_what_falcon_costs_at_fixed_rates(high: float, softirqs: float, e25: str, e26: str) -> None:
+    values: dict[tuple[str, str], dict[str, float]] = {
+        (rate, mode): {"busy": busy}
+        for rate in ("20 %", "90 %")
+        for mode, busy in (("host", 20.0), ("con", 50.0), ("falcon", 50.0))
+    }
+    values["90 %", "falcon"] = {"busy": high, "softirqs": softirqs}
+    assert states("19-time", values) == {"E25": e25, "E26": e26}
+    one = {key: kinds for key, kinds in values.items() if key[0] == "90 %"}
+    assert states("19-time", one)["E25"] == "not measured"
+
+
+def test_a_baseline_of_nothing_gives_no_ratio() -> None:
+    values: dict[tuple[str, str], dict[str, float]] = {
+        ("90 %", "con"): {"softirqs": 0.0},
+        ("90 %", "falcon"): {},
+        ("90 %", "host"): {},
+    }
+    assert states("19-time", values)["E26"] == "not measured"

@@ -147,7 +147,8 @@ def measured(
         usual = {"con": con(), "rps-pipe": PIPE, "falcon": FALCON}
         names = EXPERIMENTS[figure].modes
         given = {name: usual.get(name, sample(name, *MET)) for name in names} | given
-    context = {"commit": commit, "cpus": 7, "packets": 10_000, "started": "now"}
+    context = {"measure": "instructions", "commit": commit, "cpus": 7, "packets": 10_000}
+    context["started"] = "now"
     path = campaign.file_of(release, figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

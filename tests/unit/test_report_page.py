@@ -20,13 +20,15 @@ from xml.etree import ElementTree
 import pytest
 
 from harness.errors import FalconError
-from harness.lab import campaign, experiments, selection, stages
+from harness.lab import campaign, experiments, selection, stages, timed
 from harness.lab.campaign import Row
-from harness.lab.experiments import EXPERIMENTS
+from harness.lab.experiments import COUNTED, EXPERIMENTS, INSTRUCTIONS, TIME, TIMED
 from harness.lab.instructions import Sample
+from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, STATES
 from harness.overlay.modes import MODES
 from harness.report import evidence, page, plots
-from harness.report.evidence import MEASURES, NOT_MEASURED, STATES, Evidence, Kernel
+from harness.report.evidence import Evidence, Kernel
+from harness.workload.latency import Latencies
 
 RELEASE = "6.12.7-falcon"
 ROUNDS = 3
@@ -37,9 +39,16 @@ CONTEXT = {
     "cpus": 7,
     "host": "x86_64, Linux 6.1.0",
     "commit": "abcdef012345",
-    "command": "./inv bench --figure all & <more>",
+    "command": "./inv bench --all & <more>",
     "started": "2025-11-25T08:00:00+00:00",
 }
+
+
+BY_TIME = {
+    **{name: value for name, value in CONTEXT.items() if name != "packets"},
+    **{"measure": TIME, "seconds": 5.0, "accel": "kvm", "host_cpus": 8},
+}
+MEASURES = evidence.MEASURES[INSTRUCTIONS]
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +75,34 @@ def sample(mode: str, number: int, busiest: float = 1000.0) -> Sample:
     )
 
 
+def sample_by_time(mode: str, number: int) -> timed.Sample:
+    """Faster the later a mode stands in the list, and it differs by round."""
+    speed = (1 + 0.07 * number) * (1 + 0.1 * list(MODES).index(mode))
+    microseconds = (200, 150, 300, 400, 500, 900)
+    names = ("mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "max_us")
+    return timed.Sample(
+        mode=mode,
+        round=number,
+        delivered=10_000,
+        lost=1,
+        out_of_order=None if mode == "host" else 0,
+        unit="messages",
+        rate=2000 * speed,
+        asked=0.0,
+        errors=2,
+        softirqs=1500.0,
+        busy=(90.0, 30.0 * number, 40.0, 20.0, 10.0, 99.0),
+        latency=Latencies(**{n: us / speed for n, us in zip(names, microseconds, strict=True)}),
+    )
+
+
 def rows_of(figure: str, *, points: int | None = None, rounds: int = ROUNDS, **context: Any):
     """Every mode in so many rounds of the first points, all by default."""
     experiment = EXPERIMENTS[figure]
+    by_time = experiment.measure == TIME
+    made, origin = (sample_by_time, BY_TIME) if by_time else (sample, CONTEXT)
     return [
-        Row(figure, point.label, sample(mode, number), CONTEXT | context)
+        Row(figure, point.label, made(mode, number), origin | context)
         for point in experiment.points[:points]
         for number in range(rounds)
         for mode in experiment.modes
@@ -86,7 +118,8 @@ def keep(rows: list[Row], release: str = RELEASE) -> None:
 
 
 def keep_all(release: str = RELEASE) -> None:
-    for figure in EXPERIMENTS:
+    """What can be measured anywhere."""
+    for figure in COUNTED:
         keep(rows_of(figure, kernel=release), release)
 
 
@@ -202,6 +235,7 @@ def test_every_claim_has_a_state() -> None:
     named = [finding.verdict.claim.name for finding in kernel.findings]
     assert named == [f"E{number}" for number in range(1, 27)]
     assert sum(kernel.counts.values()) == 26 and all(kernel.counts.values())
+    assert kernel.counts[NOT_MEASURABLE] == 1
     counts = ", ".join(f"{kernel.counts[state]} {state}" for state in STATES)
     assert kernel.summary() == f"Linux {RELEASE}: {counts}"
 
@@ -210,8 +244,12 @@ def test_what_was_not_measured_is_told_apart_from_what_has_no_whole_round() -> N
     keep(rows_of("4"))
     keep(rows_of("19")[:2])
     said = {f.verdict.claim.name: (f.state, f.verdict.said) for f in the_kernel().findings}
-    assert said["E10"] == (NOT_MEASURED, "figure 10: not measured on this kernel yet")
-    assert said["E25"] == (NOT_MEASURED, "figure 19: no round is whole")
+    yet = "not measured on this kernel yet"
+    by_time = f"{yet}, which takes KVM or a real machine"
+    assert said["E21"] == (NOT_MEASURED, f"figure 16: {yet}")
+    assert said["E12"] == (NOT_MEASURED, f"figure 12, by time: {by_time}")
+    assert said["E10"] == (NOT_MEASURED, f"figure 10: {yet}; figure 10, by time: {by_time}")
+    assert said["E25"][1].startswith("figure 19: no round is whole; ")
     assert said["E6"][0] != NOT_MEASURED
 
 
@@ -225,7 +263,7 @@ def test_a_verdict_on_some_of_the_points_says_so() -> None:
 def test_nothing_to_report_is_one_line(line: str | None) -> None:
     if line == "6.1":
         keep_all()  # of 6.12, which is not 6.1
-    with pytest.raises(FalconError, match=r"nothing to report.*\./inv bench --figure all") as error:
+    with pytest.raises(FalconError, match=r"nothing to report.*\./inv bench --all") as error:
         evidence.collect(line)
     assert "\n" not in str(error.value)
     assert (f"--kernel {line}" in str(error.value)) is bool(line)
@@ -271,7 +309,7 @@ def test_ratios_on_the_page_are_those_of_the_rounds(html: str) -> None:
 
 def test_every_number_has_its_kernel_commit_machine_and_command(html: str) -> None:
     origins = [row for row in Parsed(html).texts() if CONTEXT["commit"] in row]
-    assert len(origins) == len(EXPERIMENTS) + 1
+    assert len(origins) == len(COUNTED) + 1
     told = ("kernel", "commit", "host", "cpus", "packets", "started", "command")
     assert origins[0][1:] == [str(CONTEXT[name]) for name in told]
 
@@ -304,8 +342,8 @@ def test_the_page_refers_to_nothing_outside(html: str) -> None:
 
 def test_a_picture_shows_modes_and_medians(html: str) -> None:
     texts = ["".join(ElementTree.fromstring(svg).itertext()) for svg in pictures(html)]
-    assert len(texts) == 2 * (len(EXPERIMENTS) + 1) + sum(
-        len(Evidence(EXPERIMENTS[figure], (), ()).measures) for figure in (*EXPERIMENTS, "19")
+    assert len(texts) == 2 * (len(COUNTED) + 1) + sum(
+        len(Evidence(EXPERIMENTS[figure], (), ()).measures) for figure in (*COUNTED, "19")
     )
     expected = ratio_by_hand("8", "falcon+split", "con", lambda sample: 1 / sample.busiest)
     (capacity,) = (t for t in texts if "flows: 8" in t and "con = 1" in t)
@@ -323,7 +361,7 @@ def test_notes_say_what_a_reader_must_know() -> None:
     text = page.render(evidence.collect())
     assert "a write of 4096 bytes" in text
     assert "Not measured: flows 4." in text
-    assert "A quick run" in text
+    assert "A quick run" in text and "Cut short" not in text
     assert f"{ROUNDS * len(EXPERIMENTS['13cd'].modes)} more samples are not shown" in text
 
 
@@ -339,7 +377,7 @@ def test_numbers_stay_with_their_units() -> None:
 
 def test_work_is_told_apart_by_group_and_by_role() -> None:
     assert page.work_groups(sample("host", 0)) == {"VXLAN": 1000.0, "socket": 900.0, "bridge": 80.0}
-    roles = page.by_role(sample("host", 1))
+    roles = page.by_role(sample("host", 1).work)
     assert list(roles.items()) == [
         *(("NIC", 1070.0), ("stage CPU 1", 300.0), ("stage CPU 2", 50.0)),
         *(("stage CPU 3", 20.0), ("stage CPU 4", 10.0), ("receiver", 600.0)),
@@ -349,7 +387,7 @@ def test_work_is_told_apart_by_group_and_by_role() -> None:
 def test_parts_add_up() -> None:
     keep(rows_of("19"))
     one = the_kernel().figures["19"]
-    parts = one.parts("16 B", "falcon", page.by_role)
+    parts = one.parts("16 B", "falcon", lambda sample: page.by_role(sample.work))
     total = MEASURES["total"].counted
     works = [total(s) for s in one.samples("16 B") if s.mode == "falcon"]
     assert sum(parts.values()) == pytest.approx(sum(works) / ROUNDS)
@@ -389,3 +427,104 @@ def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FalconError, match="cannot write to"):
         page.write(evidence.collect(), tmp_path / "file")
+
+
+# ---- figures by time --------------------------------------------------------------------------
+
+
+def test_a_claim_that_two_measures_speak_to_has_two_findings() -> None:
+    keep(rows_of("13"))
+    keep(rows_of("13-time"))
+    found = [f for f in the_kernel().findings if f.verdict.claim.name == "E16"]
+    assert [finding.figure for finding in found] == ["13", "13-time"]
+    assert all(finding.state != NOT_MEASURED for finding in found)
+
+
+def test_a_figure_by_time_is_on_the_page_with_its_units() -> None:
+    keep(rows_of("12-time"))
+    text = page.render(evidence.collect())
+    parsed = Parsed(text)
+    assert f"linux-{RELEASE}-figure-12-time" in parsed.values("id")
+    assert "Figure 12, by time: Latency of one flow" in unescape(text)
+    assert "Underloaded is 30 % of what the stock overlay carries" in text
+    assert "By TCP, lost are segments that clients sent again" in text
+    texts = ["".join(ElementTree.fromstring(svg).itertext()) for svg in pictures(text)]
+    assert len(texts) == 5
+    assert ["µs" in one for one in texts] == [True] * 4 + [False]
+    assert "percent of one CPU" in texts[-1]
+    (row,) = (
+        row
+        for row in parsed.texts()
+        if row[:3] == ["UDP 16 B, underloaded", "falcon", str(ROUNDS)] and row[3] == "134"
+    )
+    # The mean latency's median, least and most; against con; out of order, lost, errors; asked.
+    assert row[3:] == ["134", "125", "143", "0.79", "0.79 to 0.79", "0", "3", "6", "as many as go"]
+
+
+def test_emulated_time_is_shown_and_is_no_result() -> None:
+    keep(rows_of("12-time", accel="tcg"))
+    (finding,) = (f for f in the_kernel().findings if f.verdict.claim.name == "E12")
+    assert (finding.state, finding.figure) == (NOT_MEASURABLE, "12-time")
+    assert "emulated time" in finding.verdict.said
+    assert "No result on the paper&#39;s claims: emulated time" in page.render(evidence.collect())
+
+
+@pytest.mark.parametrize(
+    "other", [{"accel": "tcg"}, {"host_cpus": 4}, {"seconds": campaign.QUICK_SECONDS}]
+)
+def test_times_of_different_machines_never_mix(other: dict[str, Any]) -> None:
+    ours = rows_of("2d-time", started=LATER)
+    assert selected("2d-time", ours + rows_of("2d-time", **other)) == ours
+
+
+def test_rounds_that_are_missing_of_a_point_are_said() -> None:
+    whole = rows_of("13-time", points=2)
+    keep(whole[:-1])
+    text = page.render(evidence.collect())
+    assert f"Cut short: flows 2 has {ROUNDS - 1} of {ROUNDS} rounds." in text
+
+
+def test_ratios_that_waver_are_said() -> None:
+    rows = rows_of("13-time")
+    slow = {row.sample.round: 2000.0 * (1 + 2 * row.sample.round) for row in rows}
+    keep(
+        [
+            replace(row, sample=replace(row.sample, latency=None, rate=slow[row.sample.round]))
+            if (row.sample.mode, row.point) == ("falcon", "4")
+            else row
+            for row in rows
+        ]
+    )
+    text = page.render(evidence.collect())
+    assert re.search(r"Uncertain by so much .*: flows 4: falcon \d+%\.", text)
+
+
+def test_times_are_exported_with_their_units(tmp_path: Path) -> None:
+    keep(rows_of("12-time"))
+    keep(rows_of("19"))
+    written = page.write(evidence.collect(), tmp_path)
+    data = json.loads(written.with_name("report.json").read_text())
+    number = next(n for n in data["numbers"] if (n["figure"], n["mode"]) == ("12-time", "falcon"))
+    assert number["measure"] == TIME
+    assert (number["p99"]["unit"], number["rate"]["unit"]) == ("µs", "messages a second")
+    assert number["p99"]["counted"]["median"] == pytest.approx(400 / (1.07 * 1.4))
+    lines = list(csv.DictReader(io.StringIO(written.with_name("samples.csv").read_text())))
+    by_time = [line for line in lines if line["measure"] == TIME]
+    assert len(by_time) == len(rows_of("12-time"))
+    assert float(by_time[0]["latency: p99_us"]) == 400 and by_time[0]["cpu 0 busy %"] == "90.0"
+    assert by_time[0]["busiest"] == "" and by_time[0]["out_of_order"] == ""
+
+
+def test_numbers_that_a_load_does_not_give_are_left_out() -> None:
+    rows = [replace(row, sample=replace(row.sample, latency=None)) for row in rows_of("13-time")]
+    one = Evidence(TIMED["13-time"], rows, rows)
+    assert [measure.name for measure in one.known] == ["rate", "cpus", "nic", "softirqs"]
+
+
+def test_every_figure_by_time_can_be_shown() -> None:
+    for key in TIMED:
+        keep(rows_of(key))
+    kernel = the_kernel()
+    page.render([kernel])
+    shown = {finding.figure for finding in kernel.findings} - {""}
+    assert shown == set(TIMED)

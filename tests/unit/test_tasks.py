@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import invoke
 import pytest
@@ -14,9 +16,12 @@ import pytest
 import tasks
 from harness import suite, tools
 from harness.errors import FalconError
-from harness.machine import base
+from harness.lab import campaign
+from harness.lab.experiments import COUNTED, EXPERIMENTS
+from harness.machine import accel, base
 from harness.machine.console import Splat
 from harness.paths import PROJECT
+from harness.report import figures
 from harness.suite import Tally
 
 TASKS = [name for name in vars(tasks) if isinstance(getattr(tasks, name), invoke.Task)]
@@ -70,7 +75,12 @@ def booted(monkeypatch):
 
 def run_boot(monkeypatch, *words):
     """The exit status of ``./inv boot WORDS``."""
-    argv = ["inv", "boot", *words]
+    return run_task(monkeypatch, "boot", *words)
+
+
+def run_task(monkeypatch, *words):
+    """The exit status of ``./inv WORDS``."""
+    argv = ["inv", *words]
     monkeypatch.setattr(sys, "argv", argv)
     program = invoke.Program(namespace=invoke.Collection.from_module(tasks))
     try:
@@ -101,6 +111,70 @@ def test_ctrl_c_is_status_130(monkeypatch, booted):
 
     monkeypatch.setattr("harness.machine.boot_shell", interrupted)
     assert run_boot(monkeypatch) == 128 + signal.SIGINT
+
+
+class Campaign:
+    """What a campaign was asked for instead of a campaign, and which images were built."""
+
+    def __init__(self):
+        self.images, self.setup, self.keys = [], None, []
+
+    def image(self, _kernel, _source, _git, _rev, kind):
+        self.images.append(kind)
+        return SimpleNamespace(bzimage=Path(kind), release="6.12.7-falcon")
+
+    def run(self, setup, experiments, command):
+        self.setup, self.keys = setup, [experiment.key for experiment in experiments]
+        yield from ((experiment, []) for experiment in experiments)
+
+
+@pytest.fixture
+def campaigned(monkeypatch):
+    """Without KVM, unless a test says otherwise."""
+    asked = Campaign()
+    monkeypatch.setattr(tasks, "_image", asked.image)
+    monkeypatch.setattr(campaign, "run", asked.run)
+    monkeypatch.setattr(figures, "show", lambda experiment, rows: None)
+    monkeypatch.setattr(accel, "kvm_trouble", lambda: "there is no /dev/kvm")
+    monkeypatch.setattr(tools, "find", lambda name: name)
+    return asked
+
+
+def test_bench_all_without_kvm_counts_and_names_the_rest_once(monkeypatch, campaigned, capsys):
+    assert run_task(monkeypatch, "bench", "--all", "--quick") == 0
+    assert campaigned.keys == list(COUNTED)
+    assert campaigned.images == ["tcg"] and campaigned.setup.kernel == Path("tcg")
+    assert campaigned.setup.quick and campaigned.setup.release == "6.12.7-falcon"
+    told = capsys.readouterr().err
+    assert told.count("there is no /dev/kvm") == 1
+    assert "figures 2, 2c, 2d, 9a, 10, 12," in told
+
+
+def test_bench_all_with_kvm_measures_all(monkeypatch, campaigned):
+    monkeypatch.setattr(accel, "kvm_trouble", lambda: "")
+    assert run_task(monkeypatch, "bench", "--all") == 0
+    assert campaigned.keys == list(EXPERIMENTS)
+    assert sorted(campaigned.images) == ["kvm", "tcg"]
+    setup = campaigned.setup
+    assert (setup.kernel, setup.kvm_kernel) == (Path("tcg"), Path("kvm"))
+
+
+def test_emulated_time_is_measured_when_it_is_named(monkeypatch, campaigned):
+    words = ("--figure", "12,19", "--accel", "tcg", "--seconds", "3")
+    assert run_task(monkeypatch, "bench", *words) == 0
+    assert campaigned.keys == ["12-time", "19", "19-time"]
+    assert campaigned.images == ["tcg"] and campaigned.setup.seconds == 3.0
+
+
+@pytest.mark.parametrize(
+    "words", [("--figure", "12"), ("--protocol", "memcached", "--size", "550")]
+)
+def test_what_takes_kvm_alone_is_refused_without(monkeypatch, campaigned, capsys, words):
+    assert run_task(monkeypatch, "bench", *words) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: there is nothing to measure: figure ")
+    assert "there is no /dev/kvm" in error and "--accel tcg" in error
+    assert campaigned.images == [], "nothing is built for nothing"
 
 
 @pytest.fixture
