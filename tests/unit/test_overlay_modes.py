@@ -31,12 +31,12 @@ def test_rps_pipe_gives_each_stage_its_own(cpus: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["falcon+split", "host+split"])
-def test_a_split_nic_has_no_rps(name: str) -> None:
-    """RPS comes after GRO, and would move what the split brought to its CPU."""
+def test_a_split_nic_has_rps_on_the_stages_cpus(name: str) -> None:
+    """RPS comes after GRO, and takes IP, UDP and VXLAN off the CPU that ran it."""
     mode = modes.named(name)
     assert mode.falcon and mode.gro_split and mode.two_choice
     assert mode.overlay == (name == "falcon+split")
-    assert mode.rps(PLAN) == ((), (), ())
+    assert mode.rps(PLAN) == (PLAN.stages, (), ())
 
 
 def test_only_the_split_modes_split() -> None:

@@ -309,7 +309,19 @@ def test_no_answer_at_all() -> None:
 
 
 def test_report_survives_its_way() -> None:
-    done = Operations(9, 1, 2, 3, 0.5, 1.5, 1.0, 2.0, 3.0, 4.0, 5.0)
+    done = Operations(
+        gets=9,
+        sets=1,
+        misses=2,
+        errors=3,
+        seconds=0.5,
+        mean_us=1.5,
+        p50_us=1.0,
+        p90_us=2.0,
+        p99_us=3.0,
+        p999_us=4.0,
+        max_us=5.0,
+    )
     assert memcached.parse(done.to_json() + "\n") == done
     assert done.operations_per_second == 20
 
