@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Places that run a kernel, behind one small interface (`base.Machine`).
 
-``local``: this host. ``qemu``: a kernel image in a virtual machine. ``boot``:
-what the command line does with the latter.
+``local``: this host. ``qemu``: a kernel image in a virtual machine. ``ssh``: a host
+at the other end of an SSH connection. ``boot``: what the command line does with
+a virtual machine.
 
 The names below are imported when first used: tests in a guest import ``tap``
 and ``console`` from here, and all the rest costs seconds under emulation.
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from harness.machine.boot import boot_command, boot_shell
     from harness.machine.local import LocalMachine
     from harness.machine.qemu import QemuMachine
+    from harness.machine.ssh import Access, SshMachine
     from harness.machine.tap import TapNic, open_tap
 
 __all__ = [
+    "Access",
     "CommandFailed",
     "CommandTimeout",
     "LocalMachine",
@@ -36,6 +39,7 @@ __all__ = [
     "Process",
     "QemuMachine",
     "Result",
+    "SshMachine",
     "TapNic",
     "boot_command",
     "boot_shell",
@@ -43,8 +47,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Access": "ssh",
     "LocalMachine": "local",
     "QemuMachine": "qemu",
+    "SshMachine": "ssh",
     "TapNic": "tap",
     "boot_command": "boot",
     "boot_shell": "boot",

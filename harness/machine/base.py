@@ -3,7 +3,7 @@
 
 In: a command line, files. Out: a `Result` (exit status, output, duration), or
 one of the `FalconError` kinds below. The rest of the harness knows machines
-only by this interface; ``local``, ``qemu`` (and later ``ssh``) implement it.
+only by this interface; ``local``, ``qemu`` and ``ssh`` implement it.
 """
 
 from __future__ import annotations

@@ -38,3 +38,14 @@ def _status(pid: int) -> list[str]:
     except OSError:
         return []
     return stat.rsplit(")", 1)[1].split()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that ``pid`` started, and those that they started."""
+    everybody = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    parents = {other: _status(other)[1:2] for other in everybody}
+    found, generation = [], {str(pid)}
+    while generation:
+        generation = {str(other) for other, parent in parents.items() if set(parent) & generation}
+        found += map(int, generation)
+    return found
