@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -32,7 +33,11 @@ HELP = {
     "add_config": "More fragments of kernel-configs/, by commas, e.g. debug.",
     "accel": "kvm, tcg (emulation) or auto, the default: kvm where it works.",
     "jobs": "Compiler processes at once; default: one a CPU and one more.",
+    "host": "A host, [user@]name[:port] or a name of ~/.ssh/config; may be given several times.",
+    "ask_password": "Ask for a password, for the login where no key does, and for sudo.",
 }
+# Options that may be given several times.
+ITERABLE = ["host"]
 
 
 def task(function):
@@ -55,7 +60,8 @@ def task(function):
 
     known = [name for name in HELP if name in inspect.signature(function).parameters]
     help_texts = {name: HELP[name] for name in known} | getattr(function, "help", {})
-    return invoke.task(run, help=help_texts, auto_shortflags=False)
+    several = [name for name in ITERABLE if name in inspect.signature(function).parameters]
+    return invoke.task(run, help=help_texts, auto_shortflags=False, iterable=several)
 
 
 def options(**help_texts):
@@ -104,6 +110,19 @@ def _image(kernel, source, git, rev, accel, add_config=None, **build_options):
     chosen, tree = _source(kernel, source, git, rev)
     fragments = _fragments(accel, add_config, build_options.get("falcon", True))
     return build(chosen, source=tree, fragments=fragments, **build_options)
+
+
+def _access(ask_password):
+    """How to get into hosts: passwords from the terminal or the environment."""
+    from getpass import getpass
+
+    from harness.machine.ssh import Access
+
+    asked = getpass("password for login and sudo: ", sys.stderr) if ask_password else None
+    return Access(
+        password=os.environ.get("FALCON_SSH_PASSWORD", asked),
+        sudo_password=os.environ.get("FALCON_SUDO_PASSWORD", asked),
+    )
 
 
 def _remainder():
@@ -541,6 +560,31 @@ def top(_c, interval=1.0, once=False, json=False, count=0):
 
     count = 1 if once else count
     tops.run(tops.TopConfig(interval, count, plain=once, as_json=json))
+
+
+@task
+@options(
+    apply="Set disjoint RPS masks for NIC, VXLAN and container devices.",
+    show="Show the devices and their masks; the default.",
+    undo="Put back exactly what was there.",
+    cpus="CPUs for the stages, e.g. 1-6; default: all but the first.",
+    vni="One overlay alone, by its VNI.",
+)
+def rps_pipeline(
+    _c, host=(), ask_password=False, apply=False, show=False, undo=False, cpus="", vni=0
+):
+    """Pipeline a running overlay by RPS alone: no patch, any kernel, this machine or --host.
+
+    The overlay is found by netlink, Docker's hidden namespaces included. The masks
+    that were there are kept on the host in /run/falcon until --undo.
+    """
+    from harness.hosts import pipeline
+
+    chosen = [name for name, on in (("apply", apply), ("show", show), ("undo", undo)) if on]
+    if len(chosen) > 1:
+        raise FalconError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
+    request = pipeline.Request(chosen[0] if chosen else "show", cpus, vni or None)
+    return pipeline.run(request, host, _access(ask_password))
 
 
 @task

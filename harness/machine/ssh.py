@@ -78,6 +78,10 @@ class HostUnreachable(FalconError):
     """There was no connection to be had: refused, timed out, no such host, no access."""
 
 
+class Cancelled(FalconError):
+    """Another thread called `SshMachine.cancel`."""
+
+
 @dataclass(frozen=True)
 class Access:
     """How to get in, besides keys and the agent.
@@ -120,6 +124,7 @@ class SshMachine(Machine):
         self._login_is_root = False
         self._processes: set[_SshProcess] = set()
         self._lock = threading.RLock()
+        self._cancelled = threading.Event()
 
     # -- the connection ---------------------------------------------------------
 
@@ -289,6 +294,7 @@ class SshMachine(Machine):
         deadline = time.monotonic() + timeout_s
         trouble = "it has not gone down"
         while time.monotonic() < deadline:
+            self.check_cancelled()
             try:
                 if self.boot_id() != before:
                     return
@@ -297,8 +303,25 @@ class SshMachine(Machine):
                 trouble = str(error)
                 with self._lock:
                     self._drop()
-            time.sleep(RETRY_S)
+            self._cancelled.wait(RETRY_S)
         raise MachineDied(f"{self.name} did not come back in {timeout_s:g} s", trouble)
+
+    def cancel(self) -> None:
+        """Let what another thread does here end in `Cancelled`: commands, waits for a boot.
+
+        Commands that are started after it run as ever, so that thread can clean up.
+        """
+        self._cancelled.set()
+        with self._lock:
+            processes = set(self._processes)
+        for process in processes:
+            if process.exit_status is None:
+                process.cancel()
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` after a `cancel`."""
+        if self._cancelled.is_set():
+            raise Cancelled(f"{self.name}: interrupted")
 
     def close(self) -> None:
         """Kill what still runs there, and disconnect."""
@@ -360,6 +383,12 @@ class _SshProcess(Process):
         self._look()
         threading.Thread(target=self._write_all, args=(stdin,), daemon=True).start()
         return self
+
+    def cancel(self) -> None:
+        """Kill it, and let who waits for it get `Cancelled`."""
+        self._failure = Cancelled(f"{self._machine.name}: interrupted")
+        with suppress(FalconError):
+            self._kill_there()
 
     def _look(self) -> None:
         if self._failure:

@@ -25,8 +25,13 @@ def _one_mask(cpus: CpuPlan) -> CpuSets:
     return cpus.stages, cpus.stages, cpus.stages
 
 
+def disjoint(stages: tuple[int, ...]) -> CpuSets:
+    """CPUs dealt out to NIC, VXLAN and veth: none to two of them."""
+    return stages[0::3], stages[1::3], stages[2::3]
+
+
 def _disjoint_masks(cpus: CpuPlan) -> CpuSets:
-    return cpus.stages[0::3], cpus.stages[1::3], cpus.stages[2::3]
+    return disjoint(cpus.stages)
 
 
 def _nic_only(cpus: CpuPlan) -> CpuSets:

@@ -11,6 +11,7 @@ behind, and there is nothing to sweep up.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import subprocess
@@ -31,6 +32,8 @@ T = TypeVar("T")
 # linux/sched.h, linux/mount.h
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
+# NETNSA_NSID_NOT_ASSIGNED of linux/net_namespace.h, unsigned.
+UNKNOWN_NSID = 0xFFFFFFFF
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -48,8 +51,17 @@ def _enter_new_namespace() -> None:
     the namespace that mounted it.
     """
     _system_call("unshare", CLONE_NEWNET | CLONE_NEWNS)
+    _mount_own_sysfs()
+
+
+def _mount_own_sysfs() -> None:
+    """Needs a mount namespace of this thread's own."""
     _system_call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
-    _system_call("mount", b"sysfs", b"/sys", b"sysfs", 0, None)
+    try:
+        _system_call("mount", b"sysfs", b"/sys", b"sysfs", 0, None)
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # it is this namespace's there already
+            raise
 
 
 def enter(fd: int) -> None:
@@ -58,7 +70,7 @@ def enter(fd: int) -> None:
 
 
 class Namespace(Closing):
-    """A network namespace, or (`Namespace.current`) the one we are already in.
+    """A network namespace of ours, one that is there (`existing`), or the `current` one.
 
     All work in it is done by its one thread, so `call` only short things;
     sockets and processes made there stay in the namespace wherever they go.
@@ -79,6 +91,32 @@ class Namespace(Closing):
     def current(cls) -> Namespace:
         """The namespace this process runs in; closing it removes nothing."""
         return cls("current", enter=lambda: None)
+
+    @classmethod
+    def existing(cls, label: str, path: Path, inode: int) -> Namespace:
+        """The namespace that the file ``path`` stands for; closing it removes nothing.
+
+        Raises `FalconError` when it is gone, or another with another ``inode`` is there.
+        """
+
+        def join() -> None:
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                if os.fstat(fd).st_ino != inode:
+                    raise FileNotFoundError(errno.ENOENT, "another is in its place", str(path))
+                # Before the mounts: sysfs shows the devices of who mounted it.
+                enter(fd)
+            finally:
+                os.close(fd)
+            _system_call("unshare", CLONE_NEWNS)
+            _mount_own_sysfs()
+
+        try:
+            return cls(label, enter=join)
+        except FalconError as error:
+            raise FalconError(
+                f"cannot enter the network namespace {label}", error.why, "run as root"
+            ) from None
 
     @staticmethod
     def _open(enter: Callable[[], None]) -> tuple[IPRoute, int]:
@@ -155,6 +193,23 @@ class Namespace(Closing):
     def delete(self, device: str) -> None:
         """Remove a device."""
         self.ip("link", "del", index=self.index(device))
+
+    def nsid(self, fd: int) -> int | None:
+        """What this namespace's devices call the namespace that ``fd`` is open on.
+
+        None when none of them has ever had to do with it.
+        """
+        number: int = self.call(self._ip.get_netnsid, fd=fd)["nsid"]
+        return None if number in (-1, UNKNOWN_NSID) else number
+
+    def way_to(self, address: str) -> int | None:
+        """The index of the device by which packets for ``address`` leave; None without a route."""
+        try:
+            routes = self.call(self._ip.route, "get", dst=address)
+        except NetlinkError:
+            return None
+        found: int | None = next((route.get("oif") for route in routes), None)
+        return found
 
     # -- its end -----------------------------------------------------------------
 

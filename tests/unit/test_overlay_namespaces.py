@@ -154,3 +154,26 @@ def test_namespace_without_a_thread_is_found_by_its_mount(
         assert "canary" in read_proc_net(tuple(found.values()), "dev")[inode]
     finally:
         subprocess.run(["umount", path], check=True)
+
+
+# ---- going into one -------------------------------------------------------------------
+
+
+def test_existing_namespace_is_entered_with_its_own_sysfs(namespace: Namespace) -> None:
+    [one] = [one for one in find() if one.inode == os.fstat(namespace.fd).st_ino]
+    with Namespace.existing(one.name, one.path, one.inode) as entered:
+        assert "canary" in entered.devices()
+        assert entered.exists("/sys/class/net/canary")
+    assert namespace.has("canary")  # leaving it removes nothing
+
+
+def test_namespace_we_are_in_is_entered_too(namespace: Namespace) -> None:
+    host = next(iter(find()))
+    with Namespace.existing(host.name, host.path, host.inode) as entered:
+        assert entered.listdir("/sys/class/net") == sorted(entered.devices())
+
+
+def test_namespace_that_is_gone_is_not_another_in_its_place(namespace: Namespace) -> None:
+    [one] = [one for one in find() if one.inode == os.fstat(namespace.fd).st_ino]
+    with pytest.raises(FalconError, match="cannot enter the network namespace"):
+        Namespace.existing(one.name, one.path, one.inode + 1)
