@@ -8,7 +8,7 @@ Ctrl-C lets every host's work end by its own clean-up before anything is closed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -20,6 +20,8 @@ from harness.errors import FalconError
 from harness.machine.ssh import Access, SshMachine
 
 T = TypeVar("T")
+
+SIGNALS_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ def on_each(
         with ThreadPoolExecutor(len(hosts), "falcon-host") as threads:
             try:
                 futures = [threads.submit(one, machine) for machine in machines]
+                # Not for ever: a signal that comes just before the wait does not end it.
+                while wait(futures, timeout=SIGNALS_EVERY_S).not_done:
+                    pass
                 return [future.result() for future in futures]
             except BaseException:
                 for machine in machines:
