@@ -2,15 +2,17 @@
 """A kernel configuration out of fragments.
 
 In: names of files in ``kernel-configs/``. Out: ``.config`` in the build
-directory: ``make tinyconfig``, the fragments merged over it by the kernel's own
-script, the rest decided by ``olddefconfig``. That last step silently drops what
-a kernel does not have or whose dependencies are missing; here that is an error.
+directory: ``make tinyconfig``, or a configuration that is there (`Base`), the
+fragments merged over it by the kernel's own script, the rest decided by
+``olddefconfig``. That last step silently drops what a kernel does not have or
+whose dependencies are missing; here that is an error.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import FalconError
@@ -20,6 +22,29 @@ from harness.paths import KERNEL_CONFIGS
 
 _SET = re.compile(r"^(CONFIG_\w+)=(.*)$")
 _UNSET = re.compile(r"^# (CONFIG_\w+) is not set$")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A ``.config`` to start from in place of ``make tinyconfig``.
+
+    ``modules``: what ``lsmod`` printed where the kernel is to run; all modules that
+    are not loaded there are left out then (``make localmodconfig``).
+    """
+
+    text: str
+    modules: str | None = None
+
+    def write(self, kbuild: Kbuild) -> None:
+        """Make it ``kbuild``'s ``.config``, brought up to that kernel's options."""
+        kbuild.build_dir.mkdir(parents=True, exist_ok=True)
+        (kbuild.build_dir / ".config").write_text(self.text, encoding="utf-8")
+        # First: what is new is decided, so localmodconfig has nothing to ask.
+        kbuild.run("olddefconfig")
+        if self.modules is not None:
+            loaded = kbuild.build_dir / "lsmod.txt"
+            loaded.write_text(self.modules, encoding="utf-8")
+            kbuild.run(f"LSMOD={loaded}", "localmodconfig")
 
 
 def fragment(name: str) -> Path:
@@ -47,16 +72,26 @@ def lost(wanted: dict[str, str], config: dict[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in wanted.items() if config.get(name, "n") != value]
 
 
-def configure(kbuild: Kbuild, fragments: Sequence[Path], absent: frozenset[str]) -> list[str]:
+def configure(
+    kbuild: Kbuild,
+    fragments: Sequence[Path],
+    absent: frozenset[str],
+    base: Base | None = None,
+    wishes: Sequence[Path] = (),
+) -> list[str]:
     """Write ``kbuild``'s ``.config``; the options requested but absent by design.
 
     ``absent`` names options that this kernel is known not to have. Any other
-    option that got lost raises ``FalconError``.
+    option of ``fragments`` that got lost raises ``FalconError``; those of ``wishes``,
+    merged first, may get lost.
     """
-    kbuild.run("tinyconfig")
+    if base is None:
+        kbuild.run("tinyconfig")
+    else:
+        base.write(kbuild)
     script = kbuild.tree / "scripts/kconfig/merge_config.sh"
     output(
-        [script, "-m", "-O", kbuild.build_dir, kbuild.build_dir / ".config", *fragments],
+        [script, "-m", "-O", kbuild.build_dir, kbuild.build_dir / ".config", *wishes, *fragments],
         "merging the configuration fragments",
         cwd=kbuild.tree,
     )
