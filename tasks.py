@@ -309,6 +309,8 @@ def refresh_patches(
     only="Run one suite: unit, patches, integration or torture.",
     k="Run the tests whose names match this expression (pytest's -k); no torture then.",
     torture_minutes="How long to torture a kernel; default: 5.",
+    host="Run the integration suite on this patched host instead; may be given several times.",
+    system="Run the system test instead: installs on a server in a virtual machine (long).",
 )
 def test(
     _c,
@@ -323,6 +325,9 @@ def test(
     only=None,
     k=None,
     torture_minutes=5.0,
+    host=None,
+    ask_password=False,
+    system=False,
 ):
     """Run every test: unit tests, and for each kernel patch checks and its virtual machine.
 
@@ -330,7 +335,8 @@ def test(
 
     Ends with one line, "N passed, N failed, N skipped", and before it a line for
     each kernel; JUnit XML is in results/. Without --kernel a kernel whose source
-    cannot be had is reported as not run.
+    cannot be had is reported as not run. With --host only the integration suite
+    runs, on real machines.
     """
     from harness import suite
     from harness.kernel import series
@@ -338,6 +344,12 @@ def test(
 
     if only and only not in suite.SUITES:
         raise FalconError(f"there is no test suite {only}", f"there are {', '.join(suite.SUITES)}")
+    if system:
+        return suite.run_system(keyword=k)
+    if host:
+        from harness.hosts import suite as on_hosts
+
+        return on_hosts.run(host, _access(ask_password), keyword=k)
     ordeal = run.TortureConfig(float(torture_minutes), run.parse_seed(None), accel=accel)
     named = kernel or (DEFAULT if source or git or rev else None)
     kernels = [
@@ -564,6 +576,64 @@ def top(_c, interval=1.0, once=False, json=False, count=0):
 
 @task
 @options(
+    config="host, the default: the host's own configuration; or fragments of kernel-configs/.",
+    localmodconfig="Of the host's modules build only those that are loaded there.",
+    timeout="Seconds the host has to come back after its reboot; default: 600.",
+)
+def install_kernel(
+    _c,
+    host=None,
+    kernel=DEFAULT,
+    source=None,
+    git=None,
+    rev=None,
+    config="host",
+    localmodconfig=False,
+    timeout=600,
+    ask_password=False,
+    jobs=0,
+):
+    """Install the patched kernel on --host, boot it once, verify it, then make it the default.
+
+    Until it is verified the host's present kernel stays the default: if the new one
+    panics or does not answer in time, the host boots the old one by itself.
+    """
+    from harness.hosts import fleet, rollout
+
+    series, tree = _source(kernel, source, git, rev)
+    choice = rollout.Choice(series, tree, config, localmodconfig, float(timeout), jobs or None)
+    outcomes = rollout.install_on(host, _access(ask_password), choice)
+    if len(outcomes) > 1:
+        out.print(fleet.summary(outcomes, "install-kernel", rollout.installed))
+    fleet.only_error(outcomes)
+    return fleet.status(outcomes)
+
+
+@task
+@options(timeout="Seconds the host has to come back after its reboot; default: 600.")
+def uninstall_kernel(_c, host=None, timeout=600, ask_password=False):
+    """Remove our kernels from --host, which boots another first, and put GRUB back as it was."""
+    from harness.hosts import fleet, rollout
+
+    outcomes = rollout.uninstall_on(host, _access(ask_password), float(timeout))
+    fleet.only_error(outcomes)
+    out.print(fleet.summary(outcomes, "uninstall-kernel", rollout.uninstalled))
+    return fleet.status(outcomes)
+
+
+@task
+def host_status(_c, host=None, ask_password=False):
+    """Show what runs on --host, what it boots by default, and what of ours is there."""
+    from harness.hosts import fleet, status
+
+    outcomes = fleet.on_each(host, _access(ask_password), status.look)
+    fleet.only_error(outcomes)
+    out.print(status.table(outcomes))
+    return fleet.status(outcomes)
+
+
+@task
+@options(
     apply="Set disjoint RPS masks for NIC, VXLAN and container devices.",
     show="Show the devices and their masks; the default.",
     undo="Put back exactly what was there.",
@@ -571,7 +641,7 @@ def top(_c, interval=1.0, once=False, json=False, count=0):
     vni="One overlay alone, by its VNI.",
 )
 def rps_pipeline(
-    _c, host=(), ask_password=False, apply=False, show=False, undo=False, cpus="", vni=0
+    _c, host=None, ask_password=False, apply=False, show=False, undo=False, cpus="", vni=0
 ):
     """Pipeline a running overlay by RPS alone: no patch, any kernel, this machine or --host.
 

@@ -31,6 +31,7 @@ from harness.kernel.source import Source
 from harness.machine.qemu import QemuMachine
 from harness.paths import PROJECT, RESULTS, TESTS
 
+# Those of `run`; the system test is asked for by itself.
 SUITES = ("unit", "patches", "integration", "torture")
 # pytest's own: tests failed, and no test was selected.
 _ALL_PASSED, _NONE_SELECTED = 0, 5
@@ -95,6 +96,19 @@ def run(suites: Sequence[str], kernels: Sequence[Kernel], *, keyword: str | None
         out.print(f"{name:14}{remark}", markup=False)
     out.print(str(total), markup=False)
     return 1 if total.failed else 0
+
+
+def run_system(*, keyword: str | None = None) -> int:
+    """Run tests/system: real installs on a server played by a virtual machine; the status.
+
+    Its closing lines are as those of `run`.
+    """
+    tally = _guarded("system tests", lambda: _here("system", "system", keyword, ()))
+    if not tally.passed and not tally.failed:
+        note("no test was run")
+        tally += Tally(failed=1)
+    out.print(str(tally), markup=False)
+    return 1 if tally.failed else 0
 
 
 def _kernel(kernel: Kernel, suites: Sequence[str], keyword: str | None) -> tuple[Tally, str]:

@@ -72,7 +72,7 @@ def build_package(
         [
             RECIPE,
             plan.key,
-            *((base.text, base.modules or "-") if base else ()),
+            *((base.text, repr(base.modules)) if base else ()),
             *(path.read_bytes() for path in wishes),
         ]
     )

@@ -14,6 +14,7 @@ How a command runs there (docs/decisions/0060)::
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shlex
@@ -36,6 +37,9 @@ from paramiko.ssh_exception import (
 
 from harness.errors import FalconError
 from harness.machine.base import Input, Machine, MachineDied, Process, chunks
+
+# What paramiko logs is in the errors it raises; its tracebacks are not for users.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CHUNK = 32768
 CONNECT_TIMEOUT_S = 20.0

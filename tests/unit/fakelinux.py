@@ -27,6 +27,26 @@ olddefconfig:
 	@sed -n 's/^config \\(.*\\)/CONFIG_\\1=/p' Kconfig > $(O)/.known
 	@grep -F -f $(O)/.known $(O)/.config > $(O)/.new; mv $(O)/.new $(O)/.config
 
+localmodconfig:
+	@cp $(LSMOD) $(O)/was-loaded
+
+all: bzImage
+	@$(CC) -shared -nostdlib -Wl,--build-id=sha1 -o $(O)/vmlinux $(OBJECTS)
+	@cp $(O)/vmlinux $(O)/arch/x86/boot/bzImage
+
+bindeb-pkg:
+	@echo "  PACKAGE $(KDEB_PKGVERSION)"
+	@release=$$(cat $(O)/include/config/kernel.release); root=$(O)/debian; rm -rf $$root; \\
+	for part in image image-dbg; do \\
+		name=linux-$${{part%-dbg}}-$$release$${{part#image}}; \\
+		mkdir -p $$root/$$part/DEBIAN $$root/$$part/boot; \\
+		cp $(O)/arch/x86/boot/bzImage $$root/$$part/boot/vmlinuz-$$release; \\
+		printf '%s\\n' "Package: $$name" "Version: 1" "Architecture: amd64" \\
+			"Maintainer: A Tester <a@example.org>" "Installed-Size: 77" "Description: x" \\
+			> $$root/$$part/DEBIAN/control; \\
+		dpkg-deb --build $$root/$$part $(O)/../$${{name}}_1_amd64.deb >/dev/null; \\
+	done; $(FAIL)
+
 bzImage: $(OBJECTS)
 	@mkdir -p $(O)/arch/x86/boot $(O)/include/config
 	@cat $(OBJECTS) > $(O)/vmlinux
@@ -40,7 +60,7 @@ $(O)/%.o: %.c
 	@mkdir -p $(@D); echo "  CC      $*.o"
 	@$(CC) $(WARN) -c -o $@ $<
 
-.PHONY: tinyconfig olddefconfig bzImage
+.PHONY: tinyconfig olddefconfig localmodconfig bzImage all bindeb-pkg
 """
 
 KCONFIG = """\

@@ -36,7 +36,7 @@ def inv(*words, cwd=PROJECT, **env):
 def test_every_task_is_there():
     kernel_side = "fetch_kernel patch_kernel build_kernel check_patches check_cost refresh_patches"
     machines = "doctor boot test demo selftests top torture bench predict report clean"
-    hosts = "rps_pipeline"
+    hosts = "install_kernel uninstall_kernel host_status rps_pipeline"
     assert sorted(TASKS) == sorted([*kernel_side.split(), *machines.split(), *hosts.split()])
 
 
