@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import fabric
 import paramiko
@@ -42,15 +43,18 @@ from harness.machine.base import Input, Machine, MachineDied, Process, chunks
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CHUNK = 32768
-CONNECT_TIMEOUT_S = 20.0
+# Until the host has answered and agreed on keys, unless ~/.ssh/config says otherwise.
+CONNECT_TIMEOUT_S = 45.0
+# A busy server takes its time from there to its greeting, and to let somebody in.
+LOGIN_TIMEOUT_S = 90.0
 # A connection that is silent gets a packet so often, and is dead when none was
 # acknowledged for so long.
 KEEPALIVE_S, DEAD_AFTER_S = 5, 30
 # How long a command may take to start; a sudo that asks a directory service is slow.
-START_TIMEOUT_S = 60.0
-KILL_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 120.0
+KILL_TIMEOUT_S = 60.0
 # Output of a command that has ended is complete when no more came for so long.
-DRAIN_S = 2.0
+DRAIN_S = 5.0
 # An emulated server takes minutes, one with much memory to check as long.
 BOOT_TIMEOUT_S = 900.0
 RETRY_S = 2.0
@@ -82,6 +86,10 @@ class HostUnreachable(FalconError):
     """There was no connection to be had: refused, timed out, no such host, no access."""
 
 
+class _NoChannel(MachineDied):
+    """A command cannot have begun: there was no channel for it."""
+
+
 class Cancelled(FalconError):
     """Another thread called `SshMachine.cancel`."""
 
@@ -97,6 +105,14 @@ class Access:
     password: str | None = field(default=None, repr=False)
     sudo_password: str | None = field(default=None, repr=False)
     ssh_config: Path | None = None
+
+
+class _PatientTransport(paramiko.Transport):
+    """Gives a busy host time for the cryptography of a login; paramiko's 15 s are too few."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.handshake_timeout = LOGIN_TIMEOUT_S
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):
@@ -159,17 +175,18 @@ class SshMachine(Machine):
                 raise
 
     def _new_connection(self) -> fabric.Connection:
-        config_path = self.access.ssh_config
-        if config_path is not None:
-            config = fabric.Config(runtime_ssh_path=str(config_path))
-        else:
-            config = fabric.Config()
-        password = {"password": self.access.password} if self.access.password else {}
+        patience: dict[str, Any] = {
+            "banner_timeout": LOGIN_TIMEOUT_S,
+            "auth_timeout": LOGIN_TIMEOUT_S,
+            "transport_factory": _PatientTransport,
+        }
+        # For jump hosts as well; the password is the host's alone.
+        defaults = {"timeouts": {"connect": int(CONNECT_TIMEOUT_S)}, "connect_kwargs": patience}
+        where = {"runtime_ssh_path": str(self.access.ssh_config)} if self.access.ssh_config else {}
         connection = fabric.Connection(
             self.name,
-            config=config,
-            connect_timeout=int(CONNECT_TIMEOUT_S),
-            connect_kwargs={"banner_timeout": CONNECT_TIMEOUT_S, **password},
+            config=fabric.Config(overrides=defaults, **where),
+            connect_kwargs={**patience, "password": self.access.password},
         )
         for hop in _chain(connection):
             _check_keys(hop)
@@ -228,8 +245,16 @@ class SshMachine(Machine):
     ) -> Process:
         if not argv:
             raise FalconError("there is no command to run")
-        self.connect()
-        return self._launch(argv, cwd, env, stream).settle(stdin)
+        try:
+            self.connect()
+            process = self._launch(argv, cwd, env, stream)
+        except _NoChannel:
+            # The connection was lost before anybody noticed; nothing has begun there.
+            with self._lock:
+                self._drop()
+            self.connect()
+            process = self._launch(argv, cwd, env, stream)
+        return process.settle(stdin)
 
     def _launch(
         self,
@@ -362,13 +387,14 @@ class _SshProcess(Process):
 
     def open(self, line: str) -> None:
         """Start the command line on a channel of its own."""
+        kind: type[MachineDied] = _NoChannel
         try:
             transport = self._connection.transport
-            self._channel = transport.open_session(timeout=CONNECT_TIMEOUT_S)
+            self._channel = transport.open_session(timeout=LOGIN_TIMEOUT_S)
+            kind = MachineDied
             self._channel.exec_command(line)
         except (OSError, EOFError, paramiko.SSHException) as error:
-            self._machine._check_health(self._connection)
-            raise MachineDied(
+            raise kind(
                 f"the connection to {self._machine.name} takes no commands", _words(error)
             ) from None
         threading.Thread(target=self._attend, name="falcon-ssh", daemon=True).start()
@@ -416,6 +442,7 @@ class _SshProcess(Process):
         for reader in readers:
             reader.start()
         status = self._channel.recv_exit_status()  # -1: killed, or the connection went
+        self._heard = time.monotonic()
         # What it wrote last may come after its status; a program that it left behind
         # may keep the pipes open for ever.
         while any(reader.is_alive() for reader in readers):

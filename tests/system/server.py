@@ -42,9 +42,11 @@ class Server(Closing):
         self.directory = Path(self._opened.enter_context(temporary))
         self.console = self.directory / "console.log"
         self.port = _free_port()
-        self.known_hosts = self.directory / "known_hosts"
+        # As a home directory has it, so that `./inv` can be run with this one.
+        (self.directory / ".ssh").mkdir(mode=0o700)
+        self.known_hosts = self.directory / ".ssh/known_hosts"
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {host_key}\n")
-        self.config = self.directory / "ssh_config"
+        self.config = self.directory / ".ssh/config"
         self._key = self.directory / "id"
         shutil.copy(key, self._key)
         self._key.chmod(0o600)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A kernel package whose kernel panics at boot, out of one whose kernel does not.
+
+In: a good `Package`. Out: the same kernel under another release, with a script in its
+initramfs that crashes it, in the boots of that release alone. No second build.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from harness.kernel import cache
+from harness.kernel.package import Package
+from harness.kernel.process import output
+
+SUFFIX = "bad"
+SCRIPT = """\
+#!/bin/sh
+[ "$1" != prereqs ] || exit 0
+if grep -q "BOOT_IMAGE=[^ ]*{release}" /proc/cmdline; then
+    echo "falcon system test: crashing on purpose" >/dev/kmsg
+    echo 1 >/proc/sys/kernel/sysrq
+    echo c >/proc/sysrq-trigger
+fi
+"""
+
+
+def make(package: Package, directory: Path) -> Package:
+    """The broken package, in ``directory``."""
+    release = f"{package.release}{SUFFIX}"
+    root = directory / "broken"
+    output(["dpkg-deb", "-R", package.file, root], "unpacking a package")
+    for path in (root / "boot").iterdir():
+        path.rename(path.with_name(path.name.replace(package.release, release)))
+    for path in (root / "DEBIAN").iterdir():
+        text = path.read_text().replace(package.release, release)
+        path.write_text(text)
+    (root / "DEBIAN/md5sums").unlink(missing_ok=True)
+    modules = root / "lib/modules" / package.release
+    if modules.exists():
+        modules.rename(modules.with_name(release))
+    script = root / f"usr/share/initramfs-tools/scripts/init-top/{release.replace('.', '-')}"
+    script.parent.mkdir(parents=True)
+    script.write_text(SCRIPT.format(release=release))
+    script.chmod(0o755)
+    file = directory / f"linux-image-{release}_1_amd64.deb"
+    output(["dpkg-deb", "--root-owner-group", "-b", root, file], "packing a package")
+    return replace(
+        package,
+        file=file,
+        release=release,
+        name=f"linux-image-{release}",
+        sha256=cache.file_sha256(file),
+    )

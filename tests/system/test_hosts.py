@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A server gets a patched kernel, is tested, gets a bad one, and is as it was in the end."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import broken
+import image
+import pytest
+from conftest import FRAGMENTS, Console
+from server import Server
+
+from harness.errors import FalconError
+from harness.hosts import copying, install
+from harness.hosts.fleet import Reporter
+from harness.hosts.grub import DROP_IN, STATE, TRIAL
+from harness.hosts.host import Host
+from harness.kernel.package import Package
+
+HOST = ("--host", "deploy")
+TIMEOUT_S = 1200
+OF_OURS = (DROP_IN, TRIAL, STATE, "/etc/systemd/system/falcon-trial.service")
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    return f"{done.stderr}\n{done.stdout}"
+
+
+def run(server: Server, script: str) -> str:
+    """Run a script on the server, as root."""
+    with server.machine("deploy") as machine:
+        return machine.run(["sh", "-c", script], check=True).stdout
+
+
+def fill_up(server: Server, free: int) -> None:
+    """Leave so many bytes on the server's disk, those kept back for root among them."""
+    run(server, f'fallocate -l "$(($(stat -f -c "%f * %S" /) - {free}))" /var/tmp/filler')
+
+
+def release(server: Server) -> str:
+    return run(server, "uname -r").strip()
+
+
+# ---- who is let in ----------------------------------------------------------------------
+
+
+def test_unknown_host_key_ends_it(console: Console) -> None:
+    known = console.server.known_hosts
+    before = known.read_text()
+    known.write_text("")
+    try:
+        done = console.inv("host-status", *HOST)
+        assert known.read_text() == ""
+    finally:
+        known.write_text(before)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the host key of [127.0.0.1]:")
+    assert "is not known: it shows ssh-ed25519 SHA256:" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("password", "error"),
+    [
+        ("", "error: sudo on admin wants a password; give it with --ask-password"),
+        ("wrong", "error: sudo on admin does not accept the password"),
+    ],
+)
+def test_sudo_without_the_right_password(console: Console, password: str, error: str) -> None:
+    env = {"FALCON_SUDO_PASSWORD": password} if password else {}
+    done = console.inv("host-status", "--host", "admin", **env)
+    assert done.returncode == 1 and done.stderr.startswith(error)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_status_of_two_logins_one_by_password(console: Console) -> None:
+    words = ("host-status", "--host", "admin", *HOST)
+    done = console.inv(*words, FALCON_SUDO_PASSWORD=image.PASSWORD)
+    assert done.returncode == 0
+    rows = [line for line in done.stdout.splitlines() if "-amd64" in line]
+    assert len(rows) == 2 and all("not in this kernel" in row for row in rows)
+
+
+def test_nothing_to_test_where_there_is_no_falcon(console: Console) -> None:
+    done = console.inv("test", *HOST)
+    assert done.returncode == 1
+    assert "NOT RUN: its kernel 6.1.0-" in done.stdout and "has no Falcon" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 passed, 0 failed, 1 skipped"
+
+
+# ---- copying ----------------------------------------------------------------------------
+
+
+def test_connection_cut_in_mid_copy_is_gone_on_with(
+    server: Server, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = threading.Event()
+    resumed: list[int] = []
+
+    def on_bytes(done: int) -> None:
+        if cut.is_set():
+            resumed.append(done)
+        elif done > package.file.stat().st_size // 3:
+            with server.machine("admin", image.PASSWORD) as other:
+                other.run(["pkill", "-KILL", "-u", "deploy", "sshd"], check=True)
+            cut.set()
+
+    with server.machine("deploy") as machine:
+        host = Host(machine)
+        copying.copy(host, package.file, "/var/tmp/copy.deb", package.sha256, on_bytes)
+        assert cut.is_set()
+        assert host.sha256("/var/tmp/copy.deb") == package.sha256
+        host.remove("/var/tmp/copy.deb")
+    assert resumed and min(resumed) > 0  # not from the beginning
+
+
+def test_full_disk_is_told_before_the_copy_and_leaves_nothing(
+    console: Console, server: Server
+) -> None:
+    fill_up(server, 20_000_000)
+    try:
+        done = console.inv("install-kernel", *HOST, "--config", FRAGMENTS)
+        assert run(server, "ls /var/tmp").split() == ["filler"]
+    finally:
+        run(server, "rm /var/tmp/filler")
+    assert done.returncode == 1
+    assert "error: the disk is too full:" in done.stderr
+
+
+def test_disk_that_fills_up_in_mid_copy_leaves_nothing(server: Server, package: Package) -> None:
+    fill_up(server, 1_000_000)
+    try:
+        with (
+            server.machine("deploy") as machine,
+            pytest.raises(FalconError, match="No space left on device"),
+        ):
+            copying.copy(Host(machine), package.file, "/var/tmp/copy.deb", package.sha256)
+        assert run(server, "ls /var/tmp").split() == ["filler"]
+    finally:
+        run(server, "rm /var/tmp/filler")
+
+
+# ---- a kernel ---------------------------------------------------------------------------
+
+
+def test_install_reboots_into_falcon_and_makes_it_the_default(
+    console: Console, server: Server, package: Package
+) -> None:
+    words = ("install-kernel", *HOST, "--config", FRAGMENTS, "--timeout", str(TIMEOUT_S))
+    done = console.inv(*words)
+    assert done.returncode == 0, said(done)
+    assert release(server) == package.release
+    status = console.inv("host-status", *HOST)
+    assert status.stdout.count(package.release) == 3  # runs, by default, and is of ours
+    assert run(server, f"ls {TRIAL} 2>/dev/null || true") == ""
+
+
+def test_again_it_only_looks(console: Console, package: Package) -> None:
+    done = console.inv("install-kernel", *HOST, "--config", FRAGMENTS)
+    assert done.returncode == 0
+    assert f"deploy: runs {package.release} already" in done.stderr
+    assert "rebooting" not in done.stderr
+
+
+def test_integration_tests_run_on_it(console: Console, server: Server) -> None:
+    before = run(server, "ls /var/tmp; sysctl -a --pattern net.core; ip -o link")
+    done = console.inv("test", *HOST, "-k", "test_sysctl")
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 0, said(done)
+    assert last.endswith("passed, 0 failed, 0 skipped") and not last.startswith("0 ")
+    assert run(server, "ls /var/tmp; sysctl -a --pattern net.core; ip -o link") == before
+
+
+OVERLAY = """
+set -e
+ip netns add box
+ip link add vx0 type vxlan id 77 dev eth0 dstport 4789
+ip link add bridge7 type bridge
+ip link set vx0 master bridge7
+ip link add port type veth peer name inside netns box
+ip link set port master bridge7
+"""
+MASKS = """
+cat /sys/class/net/eth0/queues/rx-*/rps_cpus /sys/class/net/vx0/queues/rx-0/rps_cpus
+ip netns exec box cat /sys/class/net/inside/queues/rx-0/rps_cpus
+"""
+
+
+def test_masks_are_set_over_ssh_and_put_back(console: Console, server: Server) -> None:
+    run(server, OVERLAY)
+    try:
+        before = run(server, "echo 5 >/sys/class/net/vx0/queues/rx-0/rps_cpus;" + MASKS)
+        applied = console.inv("rps-pipeline", *HOST, "--apply", "--vni", "77")
+        masks = [int(line, 16) for line in run(server, MASKS).split()]
+        undone = console.inv("rps-pipeline", *HOST, "--undo")
+        after = run(server, MASKS)
+    finally:
+        run(server, "ip link del bridge7; ip link del vx0; ip link del port; ip netns del box")
+    assert applied.returncode == 0, said(applied)
+    nics, (vxlan, inside) = masks[:-2], masks[-2:]
+    assert all(nic and not nic & (vxlan | inside) for nic in nics)
+    assert vxlan and inside and not vxlan & inside
+    assert undone.returncode == 0 and "masks put back" in undone.stdout
+    assert after == before
+
+
+def test_kernel_that_panics_leaves_the_server_as_it_was(
+    server: Server, package: Package, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad = broken.make(package, tmp_path)
+    began = time.monotonic()
+    with server.machine("deploy") as machine:
+        with pytest.raises(FalconError) as caught:
+            install.install(machine, Reporter(machine), bad, boot_timeout_s=TIMEOUT_S)
+        print(f"$ install-kernel of {bad.release}\nerror: {caught.value}")
+        print(f"after {time.monotonic() - began:.0f} s")
+    assert f"{bad.release} did not come up on deploy: it runs {package.release}" in str(
+        caught.value
+    )
+    console_text = server.console.read_text(errors="replace")
+    assert "crashing on purpose" in console_text and "Kernel panic" in console_text
+    assert release(server) == package.release
+
+
+def test_uninstalled_the_server_is_debians_again(console: Console, server: Server) -> None:
+    words = ("uninstall-kernel", *HOST, "--timeout", str(TIMEOUT_S))
+    done = console.inv(*words)
+    assert done.returncode == 0, said(done)
+    assert release(server).endswith("-amd64")
+    assert run(server, f"ls {' '.join(OF_OURS)} 2>/dev/null || true") == ""
+    assert run(server, "ls /boot | grep -c falcon || true").strip() == "0"
+    assert run(server, "grub-editenv - list").strip() == ""
