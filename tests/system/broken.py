@@ -45,7 +45,7 @@ def make(package: Package, directory: Path) -> Package:
     script.write_text(SCRIPT.format(release=release))
     script.chmod(0o755)
     file = directory / f"linux-image-{release}_1_amd64.deb"
-    output(["dpkg-deb", "--root-owner-group", "-b", root, file], "packing a package")
+    output(["dpkg-deb", "--root-owner-group", "-Znone", "-b", root, file], "packing a package")
     return replace(
         package,
         file=file,

@@ -46,6 +46,9 @@ ROOT_UUID = "fa1c0000-0000-4000-8000-000000000001"
 ADMIN, DEPLOY, PASSWORD = "admin", "deploy", "correct horse"
 NEEDED = ("debootstrap", "mke2fs", "sfdisk", "qemu-img", "qemu-system-x86_64", "ssh-keygen")
 
+# An emulated timer that comes late on a busy host must not panic the kernel at its start.
+ARGUMENTS = "console=ttyS0 net.ifnames=0 no_timer_check"
+
 FILES = {
     "etc/hostname": "server\n",
     "etc/hosts": "127.0.0.1 localhost server\n",
@@ -56,7 +59,7 @@ FILES = {
     ),
     "etc/default/grub": (
         "GRUB_DEFAULT=0\nGRUB_TIMEOUT=1\nGRUB_DISTRIBUTOR=Debian\n"
-        'GRUB_CMDLINE_LINUX_DEFAULT=""\nGRUB_CMDLINE_LINUX="console=ttyS0 net.ifnames=0"\n'
+        f'GRUB_CMDLINE_LINUX_DEFAULT=""\nGRUB_CMDLINE_LINUX="{ARGUMENTS}"\n'
         'GRUB_TERMINAL=serial\nGRUB_SERIAL_COMMAND="serial"\nGRUB_DISABLE_OS_PROBER=true\n'
     ),
     # What its disk needs and no more: the emulated server packs it anew for every kernel.
@@ -133,7 +136,7 @@ def _make(home: Path) -> None:
     note("making the server's disk: first boot")
     image = Image(home / "disk.raw", home / "id", (home / "host_key.pub").read_text().strip())
     boot = {"kernel": home / "vmlinuz", "initrd": home / "initrd.img"}
-    arguments = f"root=UUID={ROOT_UUID} console=ttyS0 net.ifnames=0"
+    arguments = f"root=UUID={ROOT_UUID} {ARGUMENTS}"
     with Server(image.disk, image.key, image.host_key, append=arguments, **boot) as server:
         with server.machine(DEPLOY) as machine:
             machine.run(["sh", "-c", FIRST_BOOT], check=True, timeout_s=1800)
