@@ -138,16 +138,7 @@ def test_what_goes_has_come_and_is_there_while_it_is_touched(some: list[Epoch]) 
 
 def test_actions_that_depend_on_each_other_are_in_one_lane() -> None:
     lanes = {action.name: action.lane for action in ACTIONS}
-    churn = (
-        "overlay comes",
-        "overlay goes",
-        "device comes",
-        "device goes",
-        "rps",
-        "xdp",
-        "gro",
-        "hold",
-    )
+    churn = ("overlay comes", "overlay goes", "device comes", "device goes", "rps", "xdp", "gro")
     assert len({lanes[name] for name in churn}) == 1
     assert lanes["on"] == lanes["off"]
     assert lanes["set"] == lanes["garbage"], "garbage must see that nothing changed"
