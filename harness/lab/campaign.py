@@ -3,8 +3,8 @@
 
 In: experiments, a kernel image. Out: a file of JSON lines an experiment in
 ``results/bench/RELEASE/``, and the `Row` objects in it. What is complete is not measured
-again, so a run that was cut short goes on where it was; samples of another commit or
-another number of CPUs do not count. A point that fails does not stop the others.
+again, so a run that was cut short goes on where it was; samples of another commit,
+another image or another number of CPUs do not count. A point that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from harness.paths import PROJECT, RESULTS
 MOST_ROUNDS = 2
 QUICK_ROUNDS, QUICK_PACKETS, QUICK_SECONDS = 2, 4000, 2.0
 # What samples must have in common to stand beside each other.
-CONDITIONS = ("measure", "commit", "cpus", "packets", "seconds", "accel", "host_cpus")
+CONDITIONS = ("measure", "commit", "image", "cpus", "packets", "seconds", "accel", "host_cpus")
 # What takes each measure: `opened`, `measure` and the class `Sample`.
 MEASURES: dict[str, ModuleType] = {INSTRUCTIONS: instructions, TIME: timed}
 
@@ -274,15 +274,21 @@ def _told(row: Row, experiment: Experiment) -> str:
 def context_of(setup: Setup, experiment: Experiment, command: str) -> dict[str, Any]:
     """What makes a number repeatable: kernel, machine, commit, command, time."""
     by_measure: dict[str, Any] = {"packets": setup.packets}
+    kernel = setup.kernel
     if experiment.measure == TIME:
+        accel = accelerators.choose(setup.accel)
+        kernel = getattr(setup, KERNEL_OF[accel])
         by_measure = {
             "seconds": setup.seconds,
-            "accel": accelerators.choose(setup.accel),
+            "accel": accel,
             "host_cpus": timed.host_cpus(),
         }
     return {
         "measure": experiment.measure,
         "kernel": setup.release,
+        # An image's directory is named by all that went into it. The commit does not tell images
+        # apart while files differ from it.
+        "image": kernel.parent.name,
         **by_measure,
         "cpus": setup.smp,
         "host": f"{platform.machine()}, Linux {platform.release()}",

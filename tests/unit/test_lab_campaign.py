@@ -258,6 +258,15 @@ def test_another_commit_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(asked) == 2
 
 
+def test_another_image_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same release and commit, as happens while files differ from the commit."""
+    asked = measuring(monkeypatch)
+    run(replace(SETUP, kernel=Path("/images/6.12-a/bzImage")))
+    run(replace(SETUP, kernel=Path("/images/6.12-b/bzImage")))
+    run(replace(SETUP, kernel=Path("/images/6.12-b/bzImage")))
+    assert len(asked) == 2
+
+
 def test_half_a_line_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
