@@ -67,6 +67,11 @@ def _set_offload(device: str, name: str, on: bool) -> None:
     control.set_features(features)
 
 
+def set_gro_flush_timeout(namespace: Namespace, device: str, ns: int) -> None:
+    """Let GRO hold packets of ``device`` so many nanoseconds beyond the poll; 0: not at all."""
+    namespace.write(f"/sys/class/net/{device}/gro_flush_timeout", str(ns))
+
+
 def set_xdp(namespace: Namespace, device: str, mode: str, *, on: bool) -> None:
     """Let a program see what ``device`` receives, which passes all, or remove it.
 

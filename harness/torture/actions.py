@@ -322,6 +322,20 @@ class SetGro(Action):
         return VETH_RING if port.topology == JUMBO and port.is_veth and not on else 0
 
 
+class SetHold(Action):
+    """How long GRO may hold what a device received: for nanoseconds beyond the poll, or not."""
+
+    name, kind, lane, weight = "hold", "gro", "devices", 6
+    TIMES_NS = 0, 20_000, 1_000_000, 20_000_000
+
+    def draw(self, rng: random.Random, model: Model) -> Arguments:
+        port = rng.choice([*STANDING, *2 * model.churning_ports()])
+        return {"port": port, "ns": rng.choice(self.TIMES_NS)}
+
+    def apply(self, world: World, *, port: Port, ns: int) -> None:
+        world.set_hold(port, ns)
+
+
 class Recast(Action):
     """How a veth device of the small topology receives: while nothing is under way in it.
 
@@ -447,7 +461,7 @@ class Burst(Action):
 
 ACTIONS: tuple[Action, ...] = (
     *(SetFalcon(), SetGarbage(), SetCore(), CpuOff(), CpuOn()),
-    *(SetRps(), SetXdp(), SetGro()),
+    *(SetRps(), SetXdp(), SetGro(), SetHold()),
     *(OverlayComes(), OverlayGoes(), DeviceComes(), DeviceGoes(), Burst()),
 )
 KINDS = tuple(dict.fromkeys(action.kind for action in ACTIONS))

@@ -204,6 +204,9 @@ class World:
         receiving.set_offload(self.namespace(port), port.device, "gro", on)
         self.gro[port] = on
 
+    def set_hold(self, port: Port, ns: int) -> None:
+        receiving.set_gro_flush_timeout(self.namespace(port), port.device, ns)
+
     def with_napi(self, topology: str) -> set[tuple[int, int | None, str]]:
         """The veth devices of a standing topology that have a NAPI, for `account`."""
         ports = {port for port, on in self.gro.items() if on}

@@ -138,7 +138,16 @@ def test_what_goes_has_come_and_is_there_while_it_is_touched(some: list[Epoch]) 
 
 def test_actions_that_depend_on_each_other_are_in_one_lane() -> None:
     lanes = {action.name: action.lane for action in ACTIONS}
-    churn = ("overlay comes", "overlay goes", "device comes", "device goes", "rps", "xdp", "gro")
+    churn = (
+        "overlay comes",
+        "overlay goes",
+        "device comes",
+        "device goes",
+        "rps",
+        "xdp",
+        "gro",
+        "hold",
+    )
     assert len({lanes[name] for name in churn}) == 1
     assert lanes["on"] == lanes["off"]
     assert lanes["set"] == lanes["garbage"], "garbage must see that nothing changed"

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""TCP segments that GRO may merge, put on the wire one by one.
+
+In: a rig. Out: a `Wire` from the client's NIC to the server's, on which a
+segment goes when it is told to. No socket knows them, so the server drops them
+in TCP; what GRO made of them was counted by then, in IP.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Self
+
+import dpkt
+from rig import Rig, protocol_counter
+
+from harness.closing import Closing
+from harness.overlay.topology import NIC
+
+# GRO merges no segment that is longer than the first, and lets go at a shorter one.
+PAYLOAD = bytes(100)
+# Discard; nobody listens, and the client drops the answers of the server's TCP likewise.
+PORT = 9
+
+
+@dataclass
+class Stream:
+    """The segments of one connection that does not exist, in their order."""
+
+    port: int
+    numbers: count[int] = field(default_factory=lambda: count(1, len(PAYLOAD)))
+
+    def segment(self) -> dpkt.tcp.TCP:
+        """The next one. Without PSH, by which GRO would let go."""
+        return dpkt.tcp.TCP(
+            sport=self.port,
+            dport=PORT,
+            seq=next(self.numbers),
+            ack=1,
+            flags=dpkt.tcp.TH_ACK,
+            win=1000,
+            data=PAYLOAD,
+        )
+
+
+class Wire(Closing):
+    """Sends to the server as if from its client's NIC."""
+
+    def __init__(self, rig: Rig):
+        client, self._server = rig.topology.client, rig.server.at()
+        source, sink = rig.ends(overlay=False)
+        self._ips = (
+            socket.inet_pton(socket.AF_INET, source.ip),
+            socket.inet_pton(socket.AF_INET, sink.ip),
+        )
+        self._macs = tuple(
+            bytes.fromhex(host.read(f"/sys/class/net/{NIC}/address").strip().replace(":", ""))
+            for host in (client.at(), self._server)
+        )
+        self._socket = client.at().socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self._socket.bind((NIC, 0))
+
+    def send(self, stream: Stream) -> None:
+        """Put the stream's next segment on the wire; an `OSError` when there is none any more."""
+        data = stream.segment()
+        packet = dpkt.ip.IP(src=self._ips[0], dst=self._ips[1], p=dpkt.ip.IP_PROTO_TCP, data=data)
+        packet.id, packet.len = data.seq // len(PAYLOAD) % (1 << 16), len(packet)
+        frame = dpkt.ethernet.Ethernet(src=self._macs[0], dst=self._macs[1], data=packet)
+        self._socket.send(bytes(frame))
+
+    def arrived(self) -> Arrived:
+        """What IP at the server has got so far, other traffic included."""
+        segments = protocol_counter(self._server, "netstat", "IpExt", "InNoECTPkts")
+        return Arrived(segments, protocol_counter(self._server, "snmp", "Ip", "InReceives"))
+
+    def close(self) -> None:
+        """Close the socket; `send` raises from now on."""
+        self._socket.close()
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """So many ``segments``, in so many ``packets`` after GRO."""
+
+    segments: int
+    packets: int
+
+    def __sub__(self, other: Self) -> Arrived:
+        return Arrived(self.segments - other.segments, self.packets - other.packets)
