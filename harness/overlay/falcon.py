@@ -122,6 +122,11 @@ class Counters:
         """The mean load of the Falcon CPUs in percent, as the gate sees it."""
         return int(self.state["load"])
 
+    @property
+    def forced(self) -> int:
+        """How often Falcon waited no longer for queues to drain, and gave up order."""
+        return int(self.state.get("forced", 0))
+
     def stage(self, device: str) -> StageRow:
         """The row of ``device``; all zero when no packet has come to it."""
         return self.stages.get(device, StageRow())

@@ -25,7 +25,7 @@ GAP = "  "
 # Left out one after the other where the terminal is too narrow.
 DISPENSABLE = ("held/s", "gated/s", "first", "second", "softirq", "split/s", "gro", "load")
 # Words of the state line that are numbers.
-NUMBERS = ("load", "threshold", "interval", "two_choice", "gro_split")
+NUMBERS = ("load", "threshold", "interval", "two_choice", "gro_split", "forced")
 # Two headings, two blank lines, and two that tell what is left out.
 OTHER_LINES = 6
 # Neither table shrinks below this, however small the terminal is.

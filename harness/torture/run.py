@@ -253,7 +253,7 @@ def closing_lines(config: TortureConfig, release: str, run: Run) -> Iterator[str
     )
     yield (
         f"torture: order kept in {totals.in_order_epochs} of {totals.epochs} epochs where nothing"
-        f" excused it; {totals.out_of_order:,} packets late in the others"
+        f" excused it; {totals.out_of_order:,} packets late in the others{forced_words(totals)}"
     )
     yield f"torture: TCP {totals.streams} flows, {size(totals.bytes)}, every byte checked"
     yield "torture: no splat, no leak" + "".join(f" ({reason})" for reason in run.skipped)
@@ -266,6 +266,14 @@ def udp_line(totals: Totals) -> str:
         f" + counted drops {totals.counted:,}"
     )
     return line + (f"; {totals.deaths:,} CPUs went down under it" if totals.deaths else "")
+
+
+def forced_words(totals: Totals) -> str:
+    """What Falcon says of waits that were too short; "" if there were none."""
+    if not totals.forced:
+        return ""
+    often = "once" if totals.forced == 1 else f"{totals.forced:,} times"
+    return f"; {often} queues did not drain in time for a change, says Falcon"
 
 
 def size(count: int) -> str:

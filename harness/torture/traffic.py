@@ -333,12 +333,14 @@ def _udp_faults(name: str, reports: list[Received]) -> list[str]:
     return [f"UDP, {name} packets: {corrupted:,} damaged, {duplicates:,} came twice"]
 
 
-def check(tally: Tally, epoch: Epoch) -> None:
-    """Raise `FalconError` for what no epoch, or not this one, may do to its traffic."""
+def check(tally: Tally, *, in_order: bool) -> None:
+    """Raise `FalconError` for what no epoch may do to its traffic, and for packets out of order
+    if all must be ``in_order``.
+    """
     if tally.faults:
         raise FalconError(tally.faults[0], *tally.faults[1:2])
     late = sum(tally.out_of_order.values())
-    if epoch.sort.in_order and late:
+    if in_order and late:
         raise FalconError(
             f"{late:,} packets came out of order, though only Falcon's own settings were changed",
             "; ".join(tally.late),

@@ -11,7 +11,7 @@ from harness.errors import FalconError
 from harness.overlay import falcon
 
 TEXT = """\
-state on gate open load 12 threshold 85 interval 50 two_choice 1 gro_split 2 cpus 1-3
+state on gate open load 12 threshold 85 interval 50 two_choice 1 gro_split 2 forced 3 cpus 1-3
 
 cpu load in steered first second gated held split dropped
 0 - 0 1000 990 10 0 0 400 0
@@ -54,6 +54,7 @@ def test_counters_are_read_by_column_name() -> None:
     seen = falcon.parse_counters(TEXT)
     assert seen.gate_is_open and seen.load == 12
     assert (seen.state["gro_split"], seen.state["cpus"]) == ("2", "1-3")
+    assert seen.forced == 3
     assert seen.cpus[0] == falcon.CpuRow(steered=1000, first=990, second=10, split=400)
     assert seen.cpus[1] == falcon.CpuRow(load=3, received=990, gated=7, held=2, dropped=1)
     assert seen.stage("nic0") == falcon.StageRow(2, "split", 400, 400, split=400)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import pytest
@@ -215,6 +215,22 @@ def test_totals_add_up() -> None:
     assert (totals.sent, totals.delivered, totals.counted) == (150, 140, 10)
     assert (totals.epochs, totals.in_order_epochs, totals.streams, totals.bytes) == (2, 2, 4, 2000)
     assert (totals.jumbo_sent, totals.jumbo_delivered) == (20, 18)
+
+
+def test_order_that_falcon_gave_up_is_excused_and_told() -> None:
+    late = outcome(small=Balance(100, 100, Drops()), late=2)
+    assert late.keeps_order
+    with pytest.raises(FalconError, match="2 packets came out of order"):
+        late.check()
+    forced = replace(late, forced=1)
+    forced.check()
+    totals = Totals()
+    totals.add(forced)
+    assert (totals.in_order_epochs, totals.out_of_order, totals.forced) == (0, 2, 1)
+    assert run.forced_words(totals) == (
+        "; once queues did not drain in time for a change, says Falcon"
+    )
+    assert not run.forced_words(TOTALS)
 
 
 def test_an_epoch_fails_when_its_packets_are_not_accounted_for() -> None:

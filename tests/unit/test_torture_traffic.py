@@ -11,7 +11,6 @@ import pytest
 
 from harness.overlay.netns import Namespace
 from harness.torture import traffic
-from harness.torture.sequence import SORTS, Epoch
 from harness.torture.traffic import Mice, Stream, Tally
 from harness.workload.udpflow import PORT, Endpoint, Receiver
 
@@ -110,24 +109,19 @@ def test_a_stream_that_ends_early_is_a_fault(here: Endpoint) -> None:
     assert made.fault == "TCP to 127.0.0.1:1: timed out"
 
 
-def epoch(name: str) -> Epoch:
-    sort = next(sort for sort in SORTS if sort.name == name)
-    return Epoch(0, sort, (), (), (), ())
-
-
 def tally(late: int = 0, faults: tuple[str, ...] = ()) -> Tally:
     return Tally({}, {}, {"small": late, "jumbo": 0}, 0, 0, faults)
 
 
 def test_order_is_asked_for_only_where_nothing_excuses_it() -> None:
-    traffic.check(tally(), epoch("settings"))
-    traffic.check(tally(late=3), epoch("storm"))
+    traffic.check(tally(), in_order=True)
+    traffic.check(tally(late=3), in_order=False)
     with pytest.raises(traffic.FalconError, match="3 packets came out of order"):
-        traffic.check(tally(late=3), epoch("settings"))
+        traffic.check(tally(late=3), in_order=True)
 
 
 def test_damage_is_never_excused() -> None:
     with pytest.raises(traffic.FalconError, match="2 damaged"):
         traffic.check(
-            tally(faults=("UDP, small packets: 2 damaged, 0 came twice",)), epoch("storm")
+            tally(faults=("UDP, small packets: 2 damaged, 0 came twice",)), in_order=False
         )
