@@ -417,9 +417,13 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
     rounds="Times each mode is measured, each time with other flows; default: 5.",
     packets="Messages that are counted each time; default: 10000.",
     seconds="Seconds that a measurement by time looks at each time; default: 5.",
-    smp="CPUs of the virtual machine; default: 7.",
+    smp="CPUs of the virtual machine, or of --server that are used; default: 7.",
     accel="For figures by time: kvm, tcg (emulation: numbers, but no verdicts), or auto, the"
     " default: kvm, and where that does not work no such figures.",
+    server="Measure by time on this host, over SSH, with the kernel that it runs; needs --client.",
+    client="The host that sends to --server.",
+    address="The server's address that is sent to; default: one in a network of both, by the"
+    " fastest card.",
 )
 def bench(
     _c,
@@ -441,13 +445,18 @@ def bench(
     smp=7,
     mem=2048,
     accel="auto",
+    server=None,
+    client=None,
+    address="",
+    ask_password=False,
 ):
     """Compare modes by the instructions a packet costs, and with KVM by time.
 
     QEMU counts what each emulated CPU executes, on any machine, busy or not: the
     CPU with the most work a packet bounds the throughput. Messages a second and
-    latency take real CPUs. What is measured stays in results/bench, and a figure
-    that was cut short goes on where it was.
+    latency take real CPUs: with KVM, or of a host that another one sends to. What
+    is measured stays in results/bench, and a figure that was cut short goes on where
+    it was.
     """
     from harness.lab import campaign, experiments, loads
 
@@ -457,11 +466,38 @@ def bench(
         chosen = [one for name in figure.split(",") for one in experiments.named(name)]
     else:
         load = loads.of(protocol, size=size, flows=flows, containers=containers)
-        chosen = [experiments.single(load, tuple(modes.split(",")))]
+        chosen = [experiments.single(load, tuple(modes.split(",")), by_time=bool(server))]
     setup = campaign.Setup(
         Path(), "", rounds, packets, smp, mem, seconds=float(seconds), accel=accel
     )
-    _bench(setup.hurried() if quick else setup, chosen, (kernel, source, git, rev))
+    setup = setup.hurried() if quick else setup
+    if not server and not client:
+        _bench(setup, chosen, (kernel, source, git, rev))
+        return
+    if source or git or rev or accel != "auto":
+        raise FalconError(
+            "hosts are measured with the kernel that they run",
+            todo="leave --source, --git, --rev and --accel out",
+        )
+    _bench_hosts(setup, chosen, server, client, _access(ask_password), address)
+
+
+def _bench_hosts(setup, chosen, server, client, access, address):
+    """Measure what can be of ``chosen`` on two hosts, and show it."""
+    from harness.lab import pair
+    from harness.machine.ssh import SshMachine
+
+    if not server or not client or server == client:
+        raise FalconError(
+            "it takes two hosts, one to measure and one that sends to it",
+            todo="name both: ./inv bench --server A --client B",
+        )
+    programs = list(dict.fromkeys(name for one in chosen for name in one.programs))
+    with SshMachine(server, access) as one, SshMachine(client, access) as other:
+        sites = (pair.Site(server, one), pair.Site(client, other))
+        hosts = pair.look(*sites, programs, setup.smp, address)
+        setup = replace(setup, hosts=hosts, release=hosts.release, smp=hosts.smp)
+        _measure(setup, _measurable(setup, chosen))
 
 
 def _bench(setup, chosen, place):
@@ -469,14 +505,8 @@ def _bench(setup, chosen, place):
     from harness.lab import campaign
     from harness.lab.experiments import INSTRUCTIONS
     from harness.machine import accel
-    from harness.report import figures
 
-    measured, refusals = campaign.measurable(setup, chosen)
-    if not measured:
-        raise FalconError("there is nothing to measure", "; ".join(refusals))
-    for line in refusals:
-        note(line)
-    setup.check(measured)  # before an image is built
+    measured = _measurable(setup, chosen)
     kinds = {accel.choose("tcg" if e.measure == INSTRUCTIONS else setup.accel) for e in measured}
     images = {kind: _image(*place, kind) for kind in kinds}
     setup = replace(
@@ -484,8 +514,29 @@ def _bench(setup, chosen, place):
         release=next(iter(images.values())).release,
         **{campaign.KERNEL_OF[kind]: image.bzimage for kind, image in images.items()},
     )
+    _measure(setup, measured)
+
+
+def _measurable(setup, chosen):
+    """What can be measured of ``chosen``; why others cannot is said, a line a reason."""
+    from harness.lab import campaign
+
+    measured, refusals = campaign.measurable(setup, chosen)
+    if not measured:
+        raise FalconError("there is nothing to measure", "; ".join(refusals))
+    for line in refusals:
+        note(line)
+    setup.check(measured)  # before an image is built
+    return measured
+
+
+def _measure(setup, experiments):
+    """Measure them, and show each as soon as it is complete."""
+    from harness.lab import campaign
+    from harness.report import figures
+
     command = shlex.join(["./inv", *sys.argv[1:]])
-    for experiment, rows in campaign.run(setup, measured, command):
+    for experiment, rows in campaign.run(setup, experiments, command):
         figures.show(experiment, rows)
         note(f"every sample is in {campaign.file_of(setup.release, experiment.key)}")
 

@@ -4,7 +4,8 @@
 In: a `Machine`, which files and which of our Python packages. Out: a directory on the host
 in which ``python3`` runs ``harness`` modules. It is gone with the context, and also when
 this program is killed or the connection is cut: a keeper there removes it as soon as its
-input ends. The host needs Python 3.11 and nothing else; the packages must be pure Python.
+input ends. The host needs Python 3.11 and nothing else; the packages must be pure Python, or
+do without what is compiled of them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from packaging.requirements import Requirement
 
 from harness.closing import Closing
 from harness.errors import FalconError
-from harness.machine.base import Machine, Process
+from harness.machine.base import Input, Machine, Process
 from harness.paths import PROJECT
 
 PLACE = "/var/tmp"
@@ -34,6 +35,10 @@ START_TIMEOUT_S, UNPACK_TIMEOUT_S, ASK_TIMEOUT_S = 60.0, 600.0, 300.0
 # In a session of its own: it must outlive the commands' group to clean up after it.
 KEEPER = 'd=$(mktemp -d "$0/falcon.XXXXXXXX") || exit; echo "$d"; cat >/dev/null; rm -rf "$d"'
 IGNORED = ("__pycache__", ".pyc")
+# What is compiled of a package that has the same in Python.
+DISPENSABLE = {"markupsafe": "markupsafe/_speedups."}
+# Programs that the harness would compile, which takes a compiler.
+TOOLS = "cache/tools"
 
 
 class Payload(Closing):
@@ -79,14 +84,25 @@ class Payload(Closing):
         site = f"{self.directory}/{SITE}"
         return {"PYTHONPATH": f"{self.directory}:{site}", "FALCON_CACHE": f"{self.directory}/cache"}
 
+    def add_tool(self, program: Path) -> None:
+        """Put a program where the harness there finds it instead of compiling it."""
+        directory = f"{self.directory}/{TOOLS}"
+        self._machine.run(["mkdir", "-p", directory], check=True, cwd="/")
+        self._machine.put(program, f"{directory}/{program.name}")
+
     def python(
-        self, *words: str, env: Mapping[str, str] | None = None, stream: bool = False
+        self,
+        *words: str,
+        env: Mapping[str, str] | None = None,
+        stdin: Input = None,
+        stream: bool = False,
     ) -> Process:
         """Start ``python3 WORDS`` there, in the payload's directory."""
         return self._machine.start(
             [PYTHON, *words],
             cwd=self.directory,
             env={**self.environment, **(env or {})},
+            stdin=stdin,
             stream=stream,
         )
 
@@ -137,7 +153,10 @@ def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 def _of_packages(names: Sequence[str]) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for distribution in _with_needs(names):
+        dispensable = DISPENSABLE.get(distribution.name.lower())
         for file in distribution.files or ():
+            if dispensable and str(file).startswith(dispensable):
+                continue
             path = Path(str(distribution.locate_file(file)))
             inside = not str(file).startswith("..") and path.is_file()
             if path.suffix == ".so" and inside:

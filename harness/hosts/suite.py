@@ -22,8 +22,6 @@ from harness.workload import udpflow
 
 FILES = ("harness", "tests/integration", "patches", "pyproject.toml")
 PACKAGES = ("pytest", "pytest-timeout", "pyroute2", "rich", "unidiff")
-# Where the suite finds it instead of compiling it: hosts have no compiler.
-TOOLS = "cache/tools"
 ALL_PASSED, NONE_SELECTED = 0, 5
 
 
@@ -71,9 +69,7 @@ def _on_host(
     local.parent.mkdir(exist_ok=True)
     local.unlink(missing_ok=True)
     with Payload(machine, FILES, PACKAGES) as payload:
-        program = udpflow.build()
-        machine.run(["mkdir", "-p", f"{payload.directory}/{TOOLS}"], check=True)
-        machine.put(program, f"{payload.directory}/{TOOLS}/{program.name}")
+        payload.add_tool(udpflow.build())
         command = ["-m", "pytest", "tests/integration", "-p", "no:cacheprovider"]
         command += ["--junitxml=report.xml", *(["-k", keyword] if keyword else [])]
         report("running the tests")

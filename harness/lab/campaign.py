@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Measures figures, point by point, and keeps every sample as soon as there is one.
 
-In: experiments, a kernel image. Out: a file of JSON lines an experiment in
+In: experiments, a kernel image or two hosts. Out: a file of JSON lines an experiment in
 ``results/bench/RELEASE/``, and the `Row` objects in it. What is complete is not measured
 again, so a run that was cut short goes on where it was; samples of another commit,
 another image or another number of CPUs do not count. A point that fails does not stop the others.
@@ -27,15 +27,21 @@ from harness.errors import FalconError
 from harness.kernel.progress import Bar
 from harness.lab import instructions, rig, timed
 from harness.lab.experiments import INSTRUCTIONS, TIME, Experiment, Point
+from harness.lab.pair import Pair
 from harness.lab.rig import Rigs, Window
 from harness.machine import accel as accelerators
+from harness.overlay import modes
 from harness.paths import PROJECT, RESULTS
 
 # Rounds are that many times more at most while ratios waver, but for a quick run.
 MOST_ROUNDS = 2
 QUICK_ROUNDS, QUICK_PACKETS, QUICK_SECONDS = 2, 4000, 2.0
 # What samples must have in common to stand beside each other.
-CONDITIONS = ("measure", "commit", "image", "cpus", "packets", "seconds", "accel", "host_cpus")
+CONDITIONS = (
+    *("measure", "commit", "image", "cpus", "packets", "seconds", "accel", "host_cpus"),
+    # Of real hosts alone.
+    *("server", "client", "wire"),
+)
 # What takes each measure: `opened`, `measure` and the class `Sample`.
 MEASURES: dict[str, ModuleType] = {INSTRUCTIONS: instructions, TIME: timed}
 
@@ -49,6 +55,7 @@ class Setup:
 
     ``kernel`` is for emulated machines, ``kvm_kernel`` for others; ``accel`` is "auto", "kvm" or
     "tcg" and decides about measures by time, as instructions are counted under "tcg" alone.
+    With ``hosts`` there is no virtual machine: time is measured on them.
     """
 
     kernel: Path
@@ -61,6 +68,7 @@ class Setup:
     seconds: float = 5.0
     accel: str = "auto"
     kvm_kernel: Path = field(default_factory=Path)
+    hosts: Pair | None = None
 
     def hurried(self) -> Setup:
         """For a smoke of everything: few points, rounds and packets, and short windows."""
@@ -78,8 +86,17 @@ class Setup:
             for point in experiment.chosen(self.quick):
                 self.config(experiment, point)
 
+    def possible(self, experiment: Experiment) -> Experiment:
+        """It, without modes that the hosts' kernel does not have."""
+        if self.hosts is None or self.hosts.has_falcon:
+            return experiment
+        names = tuple(name for name in experiment.modes if not modes.named(name).falcon)
+        return replace(experiment, modes=names)
+
     def obstacle(self, experiment: Experiment) -> str:
         """Why an experiment cannot be measured here; "" if it can."""
+        if self.hosts is not None:
+            return self._obstacle_on(self.hosts, experiment)
         needs_kvm = experiment.measure == TIME and self.accel == "auto"
         if needs_kvm and (trouble := accelerators.kvm_trouble()):
             return f"time takes KVM, and {trouble}; --accel tcg emulates it, without verdicts"
@@ -88,6 +105,17 @@ class Setup:
         except FalconError as missing:
             return str(missing)
         return ""
+
+    @staticmethod
+    def _obstacle_on(hosts: Pair, experiment: Experiment) -> str:
+        """As `obstacle`, of an experiment that is `possible`."""
+        if experiment.measure == INSTRUCTIONS:
+            return "instructions are counted on emulated CPUs; on hosts time is measured"
+        if experiment.baseline not in experiment.modes:
+            return f"{hosts.server.name} has no Falcon, and {experiment.baseline} is the baseline"
+        if len(experiment.modes) < 2:
+            return f"{hosts.server.name} has no Falcon to compare {experiment.baseline} with"
+        return hosts.lack(experiment.programs)
 
     def config(self, experiment: Experiment, point: Point) -> rig.Config:
         """What is measured of a point."""
@@ -102,9 +130,9 @@ class Setup:
         }
         if experiment.measure == INSTRUCTIONS:
             return instructions.Config(self.kernel, packets=self.packets, **values)
-        accel = accelerators.choose(self.accel)
+        accel = timed.REAL if self.hosts else accelerators.choose(self.accel)
         return timed.Config(
-            getattr(self, KERNEL_OF[accel]),
+            Path() if self.hosts else getattr(self, KERNEL_OF[accel]),
             seconds=self.seconds,
             accel=accel,
             settings=point.settings,
@@ -172,7 +200,7 @@ def measurable(
     """Those that can be measured here; and a line for each reason why others cannot."""
     refused: dict[str, list[str]] = defaultdict(list)
     found = []
-    for experiment in experiments:
+    for experiment in map(setup.possible, experiments):
         if why := setup.obstacle(experiment):
             refused[why].append(experiment.figure)
         else:
@@ -182,6 +210,11 @@ def measurable(
         + f" not measurable here: {why}"
         for why, figures in refused.items()
     ]
+    if setup.hosts and any(experiment not in experiments for experiment in found):
+        lines.append(
+            f"{setup.hosts.server.name}: its kernel {setup.hosts.release} has no Falcon;"
+            " measured are the patch-free modes"
+        )
     return found, lines
 
 
@@ -256,7 +289,7 @@ def _measure(
     measure = MEASURES[experiment.measure]
     path = file_of(setup.release, experiment.key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    booted = rigs.get(config.boot, measure.opened)
+    booted = rigs.get(config.boot, setup.hosts.opened if setup.hosts else measure.opened)
     with path.open("a", encoding="utf-8") as file:
         for sample in measure.measure(config, booted):
             row = Row(experiment.key, point.label, sample, context)
@@ -275,7 +308,9 @@ def context_of(setup: Setup, experiment: Experiment, command: str) -> dict[str, 
     """What makes a number repeatable: kernel, machine, commit, command, time."""
     by_measure: dict[str, Any] = {"packets": setup.packets}
     kernel = setup.kernel
-    if experiment.measure == TIME:
+    if setup.hosts:
+        by_measure = {"seconds": setup.seconds, **setup.hosts.context()}
+    elif experiment.measure == TIME:
         accel = accelerators.choose(setup.accel)
         kernel = getattr(setup, KERNEL_OF[accel])
         by_measure = {
@@ -289,9 +324,11 @@ def context_of(setup: Setup, experiment: Experiment, command: str) -> dict[str, 
         # An image's directory is named by all that went into it. The commit does not tell images
         # apart while files differ from it.
         "image": kernel.parent.name,
-        **by_measure,
         "cpus": setup.smp,
         "host": f"{platform.machine()}, Linux {platform.release()}",
+        "modes": list(experiment.modes),
+        # Of hosts it says these, too.
+        **by_measure,
         "commit": commit(),
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

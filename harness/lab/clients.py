@@ -2,25 +2,30 @@
 """What sends a load, for a number of seconds.
 
 In: a `Load`, the ends of its flows, a rate. Out: `Clients`, running, and what they say at
-their end, `Done`. `harness.lab.servers` is the other side.
+their end, `Done`. `harness.lab.servers` is the other side. A measurement knows the sending
+host as a `Client`: it is `Here`, or elsewhere (`harness.lab.remote`).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
+from harness import tools
 from harness.lab.loads import (
+    Flow,
     Load,
     MemcachedLoad,
     SockperfLoad,
     UdpLoad,
     WebLoad,
 )
-from harness.lab.rig import Ends
 from harness.overlay import snmp
+from harness.overlay.netns import Namespace
+from harness.overlay.topology import Host
 from harness.workload import memcached, sockperf, web
 from harness.workload.latency import Latencies
 from harness.workload.udpflow import Sender
@@ -31,6 +36,15 @@ ANSWERS, REPLY_EVERY = 1000, 100
 # Keys of memcached: each is stored before the time begins.
 KEYS = 1000
 WRK_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where a flow comes from and goes to."""
+
+    source: Namespace
+    to_ip: str
+    source_port: int
 
 
 @dataclass(frozen=True)
@@ -48,19 +62,30 @@ class Done:
     latency: Latencies | None = None
 
 
-class Clients:
-    """Running clients of a load, ``each`` with ``has_ended`` and a ``wait()``."""
+class Running(ABC):
+    """Clients of a load that were started."""
+
+    @property
+    @abstractmethod
+    def all_run(self) -> bool:
+        """None has ended yet."""
+
+    @abstractmethod
+    def wait(self) -> Done:
+        """Wait until all have ended."""
+
+
+class Clients(Running):
+    """Those of this machine, ``each`` with ``has_ended`` and a ``wait()``."""
 
     def __init__(self, each: Sequence[Any], summed_up: Callable[[list[Any]], Done]):
         self._each, self._summed_up = each, summed_up
 
     @property
     def all_run(self) -> bool:
-        """None has ended yet."""
         return not any(one.has_ended for one in self._each)
 
     def wait(self) -> Done:
-        """Wait until all have ended."""
         return self._summed_up([one.wait() for one in self._each])
 
 
@@ -201,3 +226,46 @@ def sent(ends: Sequence[Ends]) -> Sent:
         sum(one["UdpOutDatagrams"] for one in counted),
         sum(one["TcpRetransSegs"] for one in counted),
     )
+
+
+# ---- the sending host -----------------------------------------------------------------------
+
+
+class Client(ABC):
+    """The sending host of a measurement, wherever it is."""
+
+    @abstractmethod
+    def require(self, *programs: str) -> None:
+        """Raise `FalconError` for the first of these programs that it lacks."""
+
+    @abstractmethod
+    def running(
+        self, load: Load, flows: Sequence[Flow], rate: float, seconds: int
+    ) -> AbstractContextManager[Running]:
+        """Clients that run: see `running`."""
+
+    @abstractmethod
+    def sent(self, flows: Sequence[Flow]) -> Sent:
+        """What its kernel sent: see `sent`."""
+
+
+class Here(Client):
+    """A ``host`` of this machine."""
+
+    def __init__(self, host: Host):
+        self.host = host
+
+    def ends(self, flows: Sequence[Flow]) -> list[Ends]:
+        """Those of each flow."""
+        return [Ends(self.host.at(f.container), f.to_ip, f.source_port) for f in flows]
+
+    def require(self, *programs: str) -> None:
+        tools.require(*programs)
+
+    def running(
+        self, load: Load, flows: Sequence[Flow], rate: float, seconds: int
+    ) -> AbstractContextManager[Running]:
+        return running(load, self.ends(flows), rate, seconds)
+
+    def sent(self, flows: Sequence[Flow]) -> Sent:
+        return sent(self.ends(flows))

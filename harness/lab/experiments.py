@@ -459,12 +459,12 @@ TIMED = {
 EXPERIMENTS = COUNTED | TIMED
 
 
-def single(load: Load, modes: tuple[str, ...]) -> Experiment:
+def single(load: Load, modes: tuple[str, ...], by_time: bool = False) -> Experiment:
     """No figure of the paper's: one load, the first of the modes as the baseline.
 
-    By instructions if they can be counted of it, otherwise by time.
+    By instructions if they can be counted of it, otherwise, or if it is to be, ``by_time``.
     """
-    counted = isinstance(load, COUNTABLE)
+    counted = isinstance(load, COUNTABLE) and not by_time
     label = f"{load.size} B, {load.flows} flows, {load.containers} containers"
     return Experiment(
         figure="own",

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The receiving host of a measurement: does what it is told, a line of JSON at a time.
 
-In: a `Plan` (as JSON, on the command line), then commands on stdin. Out: an answer on
-stdout to each. It runs on the machine under test, and while packets come it sleeps::
+In: a `Plan`, and on a real host what of it is used (`answers`); then commands. Out: an answer
+to each (`harness.lab.dialogue`). It runs on the machine under test, and while packets come
+it sleeps::
 
     the measuring machine (`remote`)       this program
     {"do": "mode", "name": ..., "load": ...} -->
@@ -16,7 +17,6 @@ A measurement by time asks for ``counters`` instead, at the start and the end of
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -26,13 +26,14 @@ from dataclasses import asdict
 from statistics import mean
 from typing import Any
 
-from harness.errors import FalconError
-from harness.lab import loads, servers
+from harness.lab import dialogue, loads, servers
+from harness.lab.dialogue import Fields
 from harness.lab.loads import UdpLoad
 from harness.overlay import falcon, irq, modes, snmp, softnet
 from harness.overlay.cpus import CpuPlan, present_cpus
-from harness.overlay.plan import Plan
-from harness.overlay.topology import NIC, Host, nic_server
+from harness.overlay.keeper import Keeper
+from harness.overlay.plan import SERVER, Plan
+from harness.overlay.topology import Host, nic_server, real_host
 from harness.workload.udpflow import Received, Receiver
 
 # Nothing more comes when nothing came for so long; emulated CPUs stand still at times.
@@ -54,16 +55,15 @@ class Guest:
         self._receivers: list[Receiver] = []
         self._overlay = True
 
-    def do(self, command: dict[str, Any]) -> dict[str, Any]:
+    def do(self, command: Fields) -> Fields:
         """Carry out a command and return its answer."""
-        arguments = dict(command)
-        deeds: dict[str, Callable[..., dict[str, Any]]] = {
+        deeds: dict[str, Callable[..., Fields]] = {
             "mode": self.mode,
             "loads": self.loads,
             "drain": self.drain,
             "counters": self.counters,
         }
-        return deeds[arguments.pop("do")](**arguments)
+        return dialogue.carry_out(deeds, command)
 
     def mode(
         self, name: str, load: dict[str, Any], settings: dict[str, str | int] | None = None
@@ -156,30 +156,30 @@ class Guest:
         return sum(snmp.parse(text)["TcpExtTCPOFOQueue"] for text in texts)
 
 
-def answers(plan: Plan, commands: Iterator[str]) -> Iterator[str]:
-    """Set everything up, then an answer to each of the ``commands``; at their end undo it."""
-    present = present_cpus()
-    cpus = cpu_plan(present)
-    os.sched_setaffinity(0, {present[-1]})
+def answers(setting: Fields, commands: Iterator[str]) -> Iterator[str]:
+    """Set everything up, then an answer to each of the ``commands``; at their end undo it.
+
+    ``setting``: the "plan"; and of a real host the "device" that the wire is plugged into, the
+    "cpus" (a `CpuPlan`), and the CPU for this program itself, its "own".
+    """
+    plan = Plan(**setting["plan"])
     with ExitStack() as opened:
-        host = opened.enter_context(nic_server(plan))
-        irq.pin(host.namespace, NIC, cpus.nic)
+        if "device" in setting:
+            cpus = CpuPlan.from_json(setting["cpus"])
+            os.sched_setaffinity(0, {setting["own"]})
+            host = opened.enter_context(real_host(plan, SERVER, setting["device"]))
+            # Before anything of the host's own is changed. It puts that back if we cannot.
+            files = [*modes.own_files(host), *irq.affinities(host.namespace, host.nic)]
+            opened.enter_context(Keeper(files))
+        else:
+            present = present_cpus()
+            cpus = cpu_plan(present)
+            os.sched_setaffinity(0, {present[-1]})
+            host = opened.enter_context(nic_server(plan))
+        irq.pin(host.namespace, host.nic, cpus.nic)
         guest = Guest(host, cpus, opened)
-        yield json.dumps({"ready": True, "cpus": asdict(cpus)})
-        for number, line in enumerate(commands):
-            yield json.dumps({**guest.do(json.loads(line)), "number": number})
-
-
-def main() -> int:
-    """Serve the commands on stdin."""
-    try:
-        for answer in answers(Plan(**json.loads(sys.argv[1])), sys.stdin):
-            print(answer, flush=True)
-    except FalconError as error:
-        print(error, file=sys.stderr)
-        return error.status
-    return 0
+        yield from dialogue.answers({"cpus": asdict(cpus)}, guest.do, commands)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(dialogue.serve(answers))

@@ -31,6 +31,7 @@ from harness.console import note
 from harness.errors import FalconError
 from harness.lab import rig as rigs
 from harness.lab import stages
+from harness.lab.clients import Ends, Here
 from harness.lab.icount import Counter, Counts
 from harness.lab.loads import COUNTABLE, Load, TcpLoad
 from harness.lab.remote import Drained
@@ -128,6 +129,11 @@ class Rig(rigs.Rig):
     """One whose machine's instructions are counted."""
 
     counter: Counter = field(kw_only=True)
+
+    def ends(self, load: Load, mode: str, number: int) -> list[Ends]:
+        """Those of each flow: its clients are here."""
+        assert isinstance(self.client, Here)
+        return self.client.ends(self.flows(load, mode, number))
 
 
 @contextmanager

@@ -185,6 +185,17 @@ class WebLoad(Load):
     has_rate = False
 
 
+@dataclass(frozen=True)
+class Flow:
+    """Where one flow of a load goes: from the sending host's ``container``, or from the host
+    itself (None), to an address.
+    """
+
+    container: int | None
+    to_ip: str
+    source_port: int
+
+
 LOADS: dict[str, type[Load]] = {
     load.protocol: load
     for load in (UdpLoad, TcpLoad, SockperfUdpLoad, SockperfTcpLoad, MemcachedLoad, WebLoad)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The receiving host of a measurement, as seen by the machine that measures.
+"""The hosts of a measurement that are other machines, as seen by the one that measures.
 
-In: a `Machine` and a `Plan`. Out: a `Server` that takes modes and says what came; see
-`harness.lab.guest`, which runs there.
+In: how to start our program there. Out: a `Server` that takes modes and says what came
+(`harness.lab.guest` runs there), and a `Sender` that sends (`harness.lab.sender`).
 """
 
 from __future__ import annotations
@@ -10,19 +10,32 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from harness.lab.loads import Load
-from harness.machine.base import Machine
+from harness.errors import FalconError
+from harness.lab.clients import Client, Done, Running, Sent
+from harness.lab.loads import Flow, Load
+from harness.machine.base import Machine, MachineDied, Process
 from harness.overlay.cpus import CpuPlan
 from harness.overlay.plan import Plan
 from harness.paths import PROJECT
+from harness.workload.latency import Latencies
 from harness.workload.udpflow import Received
 
 READY_TIMEOUT_S, ANSWER_TIMEOUT_S = 180.0, 180.0
+
+# Starts a program of ours whose stdin is the descriptor.
+Starter = Callable[[int], Process]
+
+
+def in_guest(machine: Machine, plan: Plan) -> Starter:
+    """The server host of ``plan`` in a virtual machine, which has our files."""
+    command = [sys.executable, "-m", "harness.lab.guest", json.dumps({"plan": plan.as_json()})]
+    return lambda stdin: machine.start(command, cwd=PROJECT, stdin=stdin)
 
 
 @dataclass(frozen=True)
@@ -78,26 +91,31 @@ def _less(later: tuple[int, ...], earlier: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(a - b for a, b in zip(later, earlier, strict=True))
 
 
-class Server:
-    """Entered, it is set up; left, everything there is undone. ``cpus``: who does what."""
+class Agent:
+    """A program of ours on a machine (`harness.lab.dialogue`); ``name`` is for errors.
 
-    def __init__(self, machine: Machine, plan: Plan):
-        self._machine, self._plan = machine, plan
+    Entered, it is set up, and ``ready`` is what it said then; left, all it did is undone.
+    """
+
+    def __init__(self, start: Starter, name: str):
+        self._start, self.name = start, name
         self._answered = 0
-        self.cpus: CpuPlan
+        self.ready: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         self._theirs, self._commands = os.pipe()
-        command = [sys.executable, "-m", "harness.lab.guest", json.dumps(self._plan.as_json())]
         try:
-            self._process = self._machine.start(command, cwd=PROJECT, stdin=self._theirs)
-            self._process.wait_for('"ready"', READY_TIMEOUT_S)
+            self._process = self._start(self._theirs)
         except BaseException:
             os.close(self._commands)
             os.close(self._theirs)
             raise
-        cpus = json.loads(self._process.stdout.splitlines()[0])["cpus"]
-        self.cpus = CpuPlan(**cpus | {"stages": tuple(cpus["stages"])})
+        try:
+            self._wait_for('"ready"', READY_TIMEOUT_S)
+            self.ready = json.loads(self._process.stdout.splitlines()[0])
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(
@@ -115,34 +133,100 @@ class Server:
         finally:
             os.close(self._theirs)
 
+    def ask(self, command: dict[str, Any], timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
+        """Its answer to a command."""
+        os.write(self._commands, json.dumps(command).encode() + b"\n")
+        self._wait_for(f'"number": {self._answered}}}\n', timeout_s)
+        self._answered += 1
+        answer: dict[str, Any] = json.loads(self._process.stdout.splitlines()[self._answered])
+        del answer["number"]
+        return answer
+
+    def _wait_for(self, text: str, timeout_s: float) -> None:
+        """Wait for that in what it says; if it ended instead, its last words are the error."""
+        try:
+            self._process.wait_for(text, timeout_s)
+        except MachineDied:
+            raise
+        except FalconError:
+            if not self._process.exit_status:
+                raise
+            result = self._process.wait()
+            last = result.stderr.strip().splitlines()[-1:] or [
+                f"our program there ended with status {result.exit_status}"
+            ]
+            raise FalconError(f"{self.name}: {last[0]}") from None
+
+
+class Server(Agent):
+    """The receiving host. ``cpus``: who does what there."""
+
+    @property
+    def cpus(self) -> CpuPlan:
+        return CpuPlan.from_json(self.ready["cpus"])
+
     def mode(self, name: str, load: Load, settings: Mapping[str, str | int] | None = None) -> None:
         """Work in a mode of `harness.overlay.modes`, ready for ``load``.
 
         ``settings`` (net.core's) come on top of the mode's.
         """
-        self._ask(
+        self.ask(
             {"do": "mode", "name": name, "load": load.to_dict(), "settings": dict(settings or {})}
         )
 
     def loads(self, seconds: float) -> list[float]:
         """The load of each Falcon CPU in percent, the mean over so many seconds from now on."""
-        found: list[float] = self._ask({"do": "loads", "seconds": seconds})["loads"]
+        found: list[float] = self.ask({"do": "loads", "seconds": seconds})["loads"]
         return found
 
     def drain(self, packets: int) -> Drained:
         """What came since the last time, as soon as it is ``packets``, or no more comes."""
-        answer = self._ask({"do": "drain", "packets": packets})
+        answer = self.ask({"do": "drain", "packets": packets})
         return Drained(**answer | {"came": Received(**answer["came"] | {"late": ()})})
 
     def counters(self) -> Counters:
         """What it counted up to now."""
-        answer = self._ask({"do": "counters"})
+        answer = self.ask({"do": "counters"})
         return Counters(**answer | {"busy": tuple(answer["busy"]), "idle": tuple(answer["idle"])})
 
-    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        os.write(self._commands, json.dumps(command).encode() + b"\n")
-        self._process.wait_for(f'"number": {self._answered}}}\n', ANSWER_TIMEOUT_S)
-        self._answered += 1
-        answer: dict[str, Any] = json.loads(self._process.stdout.splitlines()[self._answered])
-        del answer["number"]
-        return answer
+
+# ---- the sending host ------------------------------------------------------------------------
+
+
+class Sender(Agent, Client):
+    """The sending host, where it is another machine."""
+
+    def require(self, *programs: str) -> None:
+        self.ask({"do": "require", "programs": programs})
+
+    @contextmanager
+    def running(
+        self, load: Load, flows: Sequence[Flow], rate: float, seconds: int
+    ) -> Iterator[Running]:
+        command = {"load": load.to_dict(), "flows": _told(flows), "rate": rate, "seconds": seconds}
+        self.ask({"do": "start", **command})
+        yield _Elsewhere(self, seconds)
+        self.ask({"do": "stop"})  # not after an error: then the program itself is ended
+
+    def sent(self, flows: Sequence[Flow]) -> Sent:
+        return Sent(**self.ask({"do": "sent", "flows": _told(flows)}))
+
+
+class _Elsewhere(Running):
+    """Clients that were started there, for so many seconds."""
+
+    def __init__(self, sender: Sender, seconds: int):
+        self._sender, self._seconds = sender, seconds
+
+    @property
+    def all_run(self) -> bool:
+        return bool(self._sender.ask({"do": "all_run"})["all_run"])
+
+    def wait(self) -> Done:
+        answer = self._sender.ask({"do": "wait"}, self._seconds + ANSWER_TIMEOUT_S)
+        latency = answer["latency"]
+        return Done(**answer | {"latency": latency and Latencies(**latency)})
+
+
+def _told(flows: Sequence[Flow]) -> list[dict[str, Any]]:
+    return [asdict(flow) for flow in flows]

@@ -22,15 +22,15 @@ from typing import Any, TypeVar
 from harness.closing import Closing
 from harness.console import note
 from harness.errors import FalconError
-from harness.lab.loads import Load
-from harness.lab.remote import Server
+from harness.lab.clients import Client, Here
+from harness.lab.loads import Flow, Load
+from harness.lab.remote import Server, in_guest
 from harness.machine.base import Machine
 from harness.machine.qemu import QemuMachine
 from harness.overlay import modes
 from harness.overlay.cpus import CpuPlan
-from harness.overlay.netns import Namespace
 from harness.overlay.plan import SERVER, Plan
-from harness.overlay.topology import Host, tap_client
+from harness.overlay.topology import tap_client
 from harness.workload.interleave import turns
 
 LEAST_CPUS = 6
@@ -176,20 +176,11 @@ def interleaved(config: Config, take: Callable[[str, int], W]) -> Iterator[W]:
 
 
 @dataclass(frozen=True)
-class Ends:
-    """Where a flow comes from and goes to."""
-
-    source: Namespace
-    to_ip: str
-    source_port: int
-
-
-@dataclass(frozen=True)
 class Rig:
-    """A `Server` on the machine under test, and the ``client`` host here."""
+    """A `Server` on the machine under test, and the ``client`` host, here or elsewhere."""
 
     server: Server
-    client: Host
+    client: Client
     plan: Plan
     machine: Machine | None = None
 
@@ -197,8 +188,8 @@ class Rig:
     def cpus(self) -> CpuPlan:
         return self.server.cpus
 
-    def ends(self, load: Load, mode: str, number: int) -> list[Ends]:
-        """Those of each flow in a mode. In a round flows have the same ports, and so the same
+    def flows(self, load: Load, mode: str, number: int) -> list[Flow]:
+        """Those of a load in a mode. In a round flows have the same ports, and so the same
         hash, in every mode; in another round they have others.
         """
         found = []
@@ -210,7 +201,7 @@ class Rig:
                 else self.plan.container(SERVER, container)
             )
             port = (number * load.flows + flow) % SOURCE_PORTS
-            found.append(Ends(self.client.at(container), sink.ip, FIRST_SOURCE_PORT + port))
+            found.append(Flow(container, sink.ip, FIRST_SOURCE_PORT + port))
         return found
 
     def check(self) -> None:
@@ -234,8 +225,8 @@ def opened(boot: Boot, plugins: Sequence[str] = ()) -> Iterator[Rig]:
                 plugins=plugins,
             )
         )
-        server = stack.enter_context(Server(machine, boot.plan))
-        yield Rig(server, client, boot.plan, machine)
+        server = stack.enter_context(Server(in_guest(machine, boot.plan), "the guest"))
+        yield Rig(server, Here(client), boot.plan, machine)
 
 
 R = TypeVar("R", bound=Rig)

@@ -18,7 +18,8 @@ def select(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
     """The rows that may stand in one table, in the order of the experiment's points.
 
     They have a commit and all other conditions in common. Of several such series the one
-    with the most points is taken, of these one that was not made in a hurry, then the newest.
+    with the most points is taken, of these the one with the most modes, then one that was not
+    made in a hurry, then the newest.
     """
     series: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
@@ -35,9 +36,10 @@ def is_hurried(rows: Sequence[Row]) -> bool:
     )
 
 
-def _merit(rows: Sequence[Row]) -> tuple[int, bool, str]:
-    points = {row.point for row in rows}
-    return len(points), not is_hurried(rows), max((_started(row) for row in rows), default="")
+def _merit(rows: Sequence[Row]) -> tuple[int, int, bool, str]:
+    points, modes = {row.point for row in rows}, {row.sample.mode for row in rows}
+    newest = max((_started(row) for row in rows), default="")
+    return len(points), len(modes), not is_hurried(rows), newest
 
 
 def _started(row: Row) -> str:
@@ -57,13 +59,20 @@ def _attempts(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
 
 
 def whole(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
-    """The rows of rounds that have every mode: each ratio within them can be computed."""
+    """The rows of rounds that have every mode: each ratio within them can be computed.
+
+    Every one that was to be measured: on a host without Falcon these are fewer.
+    """
     modes: dict[tuple[str, str, int], set[str]] = defaultdict(set)
     for row in rows:
         modes[row.point, _started(row), row.sample.round].add(row.sample.mode)
-    wanted = set(experiment.modes)
+
+    def wanted(row: Row) -> set[str]:
+        return set(experiment.modes) & set(row.context.get("modes", experiment.modes))
+
     return [
         row
         for row in rows
-        if row.sample.mode in wanted and modes[row.point, _started(row), row.sample.round] >= wanted
+        if row.sample.mode in wanted(row)
+        and modes[row.point, _started(row), row.sample.round] >= wanted(row)
     ]

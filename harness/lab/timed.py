@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Modes compared by time: messages a second, latency, how busy CPUs are.
 
-In: a booted machine (`opened`) and a `Load`. Out: `Sample` of each mode and round. Modes take
-turns in one booted kernel, flows are new in each round and the same for all modes of it. ::
+In: a booted machine (`opened`) or two hosts (`harness.lab.pair`), and a `Load`. Out: `Sample`
+of each mode and round. Modes take turns in one booted kernel, flows are new in each round and
+the same for all modes of it. ::
 
     this machine                        the machine under test
     clients (`clients`)      ======>    servers (`servers`)
@@ -23,12 +24,10 @@ from functools import cache, partial
 from math import ceil
 from typing import Any, Self
 
-from harness import tools
 from harness.console import note
 from harness.errors import FalconError
-from harness.lab import clients
 from harness.lab import rig as rigs
-from harness.lab.clients import Clients, Done, Sent
+from harness.lab.clients import Done, Running, Sent
 from harness.lab.loads import TIMEABLE, Load, SockperfLoad, UdpLoad
 from harness.lab.remote import Counters
 from harness.lab.rig import Boot, Rig, Settings, Window
@@ -56,13 +55,15 @@ PACER = "con"
 # The senders live on the processors that run emulated CPUs, which get no time if datagrams are
 # sent as fast as they go. So many packets a second are about what a few such CPUs can take.
 EMULATED_RATE, PACKET_BYTES = 10_000.0, 1400
+# Stands where an accelerator does: the hosts are no virtual machines of ours.
+REAL = "real hosts"
 # Queues of the network card, a UDP flow each; an answering host moves TCP's between queues.
 MAX_QUEUES = 4
 
 
 @dataclass(frozen=True)
 class Config(rigs.Config):
-    """What to measure: windows of ``seconds``. ``accel``: "kvm" or "tcg", decided.
+    """What to measure: windows of ``seconds``. ``accel``: "kvm" or "tcg", decided, or `REAL`.
 
     ``settings`` (net.core's) come on top of each of Falcon's modes.
     """
@@ -84,7 +85,8 @@ class Config(rigs.Config):
     @property
     def boot(self) -> Boot:
         """The machine it takes."""
-        queues = min(MAX_QUEUES, self.load.flows) if isinstance(self.load, UdpLoad) else 1
+        has_several = isinstance(self.load, UdpLoad) and self.accel != REAL
+        queues = min(MAX_QUEUES, self.load.flows) if has_several else 1
         return Boot(self.kernel, self.plan, self.smp, self.mem_mib, self.accel, queues)
 
     @property
@@ -173,7 +175,7 @@ def opened(boot: Boot) -> Iterator[Rig]:
 
 def measure(config: Config, rig: Rig) -> Iterator[Sample]:
     """Yield samples, round by round."""
-    tools.require(*config.load.programs)
+    rig.client.require(*config.load.programs)
     capacity = cache(partial(find_capacity, rig, config))
 
     def take(mode: str, number: int) -> Sample:
@@ -247,17 +249,17 @@ def _attempt(rig: Rig, config: Config, run: Run, run_s: int) -> Sample | None:
     load = config.load
     has_falcon = modes.named(run.mode).falcon
     rig.server.mode(run.mode, load, config.settings if has_falcon else {})
-    ends = rig.ends(load, run.mode, run.round)
-    before, sent_before = rig.server.counters(), clients.sent(ends)
-    with clients.running(load, ends, run.rate, run_s) as running:
-        _wait_until_begun(rig, running, before)
+    flows = rig.flows(load, run.mode, run.round)
+    before, sent_before = rig.server.counters(), rig.client.sent(flows)
+    with rig.client.running(load, flows, run.rate, run_s) as running:
+        _wait_until_begun(rig, load, running, before)
         time.sleep(SETTLE_S)
         first = rig.server.counters()
         time.sleep(config.seconds)
         middle = rig.server.counters() - first
         was_whole = running.all_run
         done = running.wait()
-    sent = clients.sent(ends) - sent_before
+    sent = rig.client.sent(flows) - sent_before
     whole = _settled(rig, before, sent.datagrams if is_counted(load) else 0) - before
     sample = _account(load, run, done, middle, whole, sent)
     if not sample.delivered:
@@ -265,12 +267,20 @@ def _attempt(rig: Rig, config: Config, run: Run, run_s: int) -> Sample | None:
     return sample if was_whole else None
 
 
-def _wait_until_begun(rig: Rig, running: Clients, before: Counters) -> None:
-    """Or until they should have; what is wrong with clients that do not, they say at their end."""
+def _wait_until_begun(rig: Rig, load: Load, running: Running, before: Counters) -> None:
+    """Or until they should have; what is wrong with clients that do not, they say at their end.
+
+    Segments of others count, too, as of the connection by which we ask a host. They are few at
+    a time, so of TCP it is so many since the last look.
+    """
     until = time.monotonic() + BEGUN_WITHIN_S
+    last = before
     while running.all_run and time.monotonic() < until:
-        if (rig.server.counters() - before).packets >= BEGUN_PACKETS:
+        now = rig.server.counters()
+        came = (now - before).datagrams if is_counted(load) else (now - last).packets
+        if came >= BEGUN_PACKETS:
             return
+        last = now
         time.sleep(POLL_S)
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.errors import FalconError
 
@@ -81,6 +82,11 @@ class CpuPlan:
     @property
     def all(self) -> tuple[int, ...]:
         return (self.nic, *self.stages, self.app)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CpuPlan:
+        """What `dataclasses.asdict` gave, from JSON."""
+        return cls(**data | {"stages": tuple(data["stages"])})
 
     @classmethod
     def of(cls, cpus: tuple[int, ...]) -> CpuPlan:

@@ -7,8 +7,10 @@ interrupts (veth) is left alone.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from harness.errors import FalconError
 from harness.overlay.netns import Namespace
 
 
@@ -22,7 +24,20 @@ def interrupts(namespace: Namespace, device: str) -> tuple[int, ...]:
     return ()
 
 
+def affinities(namespace: Namespace, device: str) -> list[Path]:
+    """The files with the CPUs of its interrupts; one that is not in use has none."""
+    numbers = interrupts(namespace, device)
+    files = [Path(f"/proc/irq/{number}/smp_affinity_list") for number in numbers]
+    return [file for file in files if file.exists()]
+
+
 def pin(namespace: Namespace, device: str, cpu: int) -> None:
     """Send the interrupts of ``device`` to ``cpu``."""
-    for number in interrupts(namespace, device):
-        Path(f"/proc/irq/{number}/smp_affinity_list").write_text(str(cpu), encoding="ascii")
+    for file in affinities(namespace, device):
+        try:
+            file.write_text(str(cpu), encoding="ascii")
+        except OSError as error:
+            raise FalconError(
+                f"interrupt {file.parent.name} of {device} does not go to CPU {cpu}",
+                os.strerror(error.errno or 0),
+            ) from None

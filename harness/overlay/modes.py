@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.errors import FalconError
 from harness.overlay import falcon
 from harness.overlay.cpus import CpuPlan, format_cpu_mask
 from harness.overlay.netns import Namespace
-from harness.overlay.topology import CONTAINER_DEVICE, NIC, VXLAN, Host
+from harness.overlay.topology import CONTAINER_DEVICE, VXLAN, Host
 
 CpuSets = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -90,13 +91,20 @@ def available() -> tuple[Mode, ...]:
     return tuple(mode for mode in MODES.values() if falcon.is_present() or not mode.falcon)
 
 
+def own_files(host: Host) -> list[Path]:
+    """What `applied` writes that is of the host itself, and not of its overlay."""
+    # The switch, `falcon`, is the last of these.
+    sysctls = sorted(falcon.SYSCTL.glob("falcon*"), reverse=True)
+    return [*map(Path, rps_files(host.namespace, host.nic)), *sysctls]
+
+
 @contextmanager
 def applied(mode: Mode, host: Host, cpus: CpuPlan) -> Iterator[None]:
     """Run ``host`` in ``mode``. Falcon's load threshold and interval stay as set."""
     with ExitStack() as undo:
         nic, vxlan, veth = mode.rps(cpus)
-        undo.enter_context(rps_cpus(host.namespace, NIC, nic))
-        undo.enter_context(rps_cpus(host.namespace, VXLAN, vxlan))
+        undo.enter_context(rps_cpus(host.namespace, host.nic, nic))
+        undo.enter_context(rps_cpus(host.inside, VXLAN, vxlan))
         for container in host.containers:
             undo.enter_context(rps_cpus(container, CONTAINER_DEVICE, veth))
         if mode.falcon:
@@ -117,12 +125,17 @@ def applied(mode: Mode, host: Host, cpus: CpuPlan) -> Iterator[None]:
         yield
 
 
+def rps_files(namespace: Namespace, device: str) -> list[str]:
+    """The files with the RPS masks of ``device``, one a queue."""
+    queues = f"/sys/class/net/{device}/queues"
+    names = [name for name in namespace.listdir(queues) if name.startswith("rx-")]
+    return [f"{queues}/{name}/rps_cpus" for name in names]
+
+
 @contextmanager
 def rps_cpus(namespace: Namespace, device: str, cpus: tuple[int, ...]) -> Iterator[None]:
     """Let RPS spread what ``device`` receives over ``cpus`` (none: RPS is off)."""
-    queues = f"/sys/class/net/{device}/queues"
-    names = [name for name in namespace.listdir(queues) if name.startswith("rx-")]
-    files = [f"{queues}/{name}/rps_cpus" for name in names]
+    files = rps_files(namespace, device)
     before = [namespace.read(file) for file in files]
     for file in files:
         namespace.write(file, format_cpu_mask(cpus))

@@ -202,13 +202,17 @@ class Namespace(Closing):
         number: int = self.call(self._ip.get_netnsid, fd=fd)["nsid"]
         return None if number in (-1, UNKNOWN_NSID) else number
 
-    def way_to(self, address: str) -> int | None:
-        """The index of the device by which packets for ``address`` leave; None without a route."""
+    def route_to(self, address: str) -> Any:
+        """The route that packets for ``address`` take, in pyroute2's form; None without one."""
         try:
-            routes = self.call(self._ip.route, "get", dst=address)
+            return next(iter(self.call(self._ip.route, "get", dst=address)), None)
         except NetlinkError:
             return None
-        found: int | None = next((route.get("oif") for route in routes), None)
+
+    def way_to(self, address: str) -> int | None:
+        """The index of the device by which packets for ``address`` leave; None without a route."""
+        route = self.route_to(address)
+        found: int | None = route.get("oif") if route else None
         return found
 
     # -- its end -----------------------------------------------------------------

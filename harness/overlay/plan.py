@@ -15,6 +15,8 @@ from harness.errors import FalconError
 
 CLIENT, SERVER = 0, 1
 VNI = 42
+# On real hosts, where 42 may be somebody's.
+REAL_VNI = 0xFA1C07
 VXLAN_PORT = 4789
 # What VXLAN adds: outer IP, UDP (8), VXLAN (8) and the inner Ethernet header (14).
 OVERHEAD = {4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14}
@@ -41,6 +43,9 @@ class Plan:
     ``containers`` on each host; ``outer`` and ``inner`` IP version;
     ``mtu`` of the wire. ``overlay_mtu`` of the containers: 0 means what fits
     into the wire; more makes the outer packets fragment.
+
+    ``client_ip`` and ``server_ip`` are those of two real hosts, whose wire is there already;
+    "" where the hosts are ours.
     """
 
     containers: int = 1
@@ -48,6 +53,8 @@ class Plan:
     inner: int = 4
     mtu: int = 1500
     overlay_mtu: int = 0
+    client_ip: str = ""
+    server_ip: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.containers <= MAX_CONTAINERS:
@@ -56,6 +63,18 @@ class Plan:
             )
         if {self.outer, self.inner} - {4, 6}:
             raise FalconError("the IP versions of an overlay are 4 or 6")
+        if {ip_address(ip).version for ip in (self.client_ip, self.server_ip) if ip} - {self.outer}:
+            raise FalconError(f"{self.client_ip} and {self.server_ip} are not IPv{self.outer}")
+
+    @property
+    def is_real(self) -> bool:
+        """The hosts are real ones."""
+        return bool(self.server_ip)
+
+    @property
+    def vni(self) -> int:
+        """The VXLAN network's number."""
+        return REAL_VNI if self.is_real else VNI
 
     @property
     def container_mtu(self) -> int:
@@ -63,7 +82,10 @@ class Plan:
         return self.overlay_mtu or self.mtu - OVERHEAD[self.outer]
 
     def host(self, side: int) -> Address:
-        """The address of a host on the wire."""
+        """The address of a host on the wire; of a real one's only the IP address is known."""
+        if self.is_real:
+            ip = (self.client_ip, self.server_ip)[side]
+            return Address(ip, ip_address(ip).max_prefixlen, "")
         mac = f"02:77:01:00:00:{side + 1:02x}"
         if self.outer == 4:
             return Address(f"192.168.77.{side + 1}", 24, mac)

@@ -22,40 +22,54 @@ The whole picture, on one machine (`one_machine`)::
 
 Every host and every container is a network namespace of its own. The wire
 (===) is a veth pair; or, with `tap_client` on one machine and `nic_server`
-in a VM, a TAP device here and the VM's virtio network card there.
+in a VM, a TAP device here and the VM's virtio network card there. Between two
+real hosts (`real_host`) it is what they have.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import ndmsg
 
 from harness.errors import FalconError
 from harness.machine.tap import TapNic, open_tap
 from harness.overlay.netns import Namespace
-from harness.overlay.plan import CLIENT, SERVER, VNI, VXLAN_PORT, Address, Plan
+from harness.overlay.plan import CLIENT, SERVER, VXLAN_PORT, Address, Plan
 
 NIC, VXLAN, BRIDGE, CONTAINER_DEVICE = "nic0", "vxlan0", "br0", "eth0"
 LOOPBACK_INDEX = 1
 ADDR_GEN_MODE_NONE = "1"
+# How long a VXLAN device of a run that was killed may take to go.
+GONE_WITHIN_S, POLL_S = 20.0, 0.2
 
 
 @dataclass(frozen=True)
 class Host:
     """One host of the picture: its own namespace and those of its containers.
 
-    ``side`` is `CLIENT` or `SERVER`.
+    ``side`` is `CLIENT` or `SERVER`. ``nic``: its network card. ``hidden``: where VXLAN device
+    and bridge are, if that is not the host's own namespace.
     """
 
     plan: Plan
     side: int
     namespace: Namespace
     containers: tuple[Namespace, ...]
+    nic: str = NIC
+    hidden: Namespace | None = None
+
+    @property
+    def inside(self) -> Namespace:
+        """The namespace of VXLAN device and bridge."""
+        return self.hidden or self.namespace
 
     def at(self, container: int | None = None) -> Namespace:
         """The namespace of a container, or the host's own."""
@@ -137,22 +151,52 @@ def nic_server(plan: Plan) -> Iterator[Host]:
             server.namespace.ip("link", "set", index=nic, net_ns_fd=current.fd)
 
 
+@contextmanager
+def real_host(plan: Plan, side: int, nic: str) -> Iterator[Host]:
+    """This very machine as one of the hosts; its card ``nic`` stays where and as it is.
+
+    As in Docker's overlay the VXLAN device has its socket in the host's own namespace, and is
+    itself in one that nobody sees. There is never a device of ours in the host's own. ::
+
+          the host's own namespace      ours, without names
+        +---------------------------+ +------------------+  +-----------+
+        |  nic ........ (UDP) ......|.|. vxlan0          |  | container |
+        |                           | |    br0 -- veth0 -|--|- eth0     |
+        +---------------------------+ +------------------+  +-----------+
+    """
+    with ExitStack() as opened:
+        own = opened.enter_context(closing(Namespace.current()))
+        role, containers = _containers(plan, side, opened)
+        hidden = _new(f"{role}-overlay", opened)
+        host = Host(plan, side, own, containers, nic, hidden)
+        _add_overlay(host)
+        # A namespace goes a while after it was left. Its VXLAN network would be taken till then.
+        opened.callback(hidden.delete, VXLAN)
+        yield host
+
+
 # ---- how a host is built -------------------------------------------------------------
 
 
 @contextmanager
 def _host(plan: Plan, side: int) -> Iterator[Host]:
     """A host with its containers, still without a wire and unconnected."""
-    role = "server" if side == SERVER else "client"
     with ExitStack() as opened:
+        role, containers = _containers(plan, side, opened)
+        yield Host(plan, side, _new(f"{role}-host", opened), containers)
 
-        def new(label: str) -> Namespace:
-            namespace = opened.enter_context(Namespace(label))
-            _prepare(namespace)
-            return namespace
 
-        containers = tuple(new(f"{role}-container-{n}") for n in range(plan.containers))
-        yield Host(plan, side, new(f"{role}-host"), containers)
+def _containers(plan: Plan, side: int, opened: ExitStack) -> tuple[str, tuple[Namespace, ...]]:
+    """What the host is called in labels, and its containers' namespaces."""
+    role = "server" if side == SERVER else "client"
+    labels = (f"{role}-container-{n}" for n in range(plan.containers))
+    return role, tuple(_new(label, opened) for label in labels)
+
+
+def _new(label: str, opened: ExitStack) -> Namespace:
+    namespace = opened.enter_context(Namespace(label))
+    _prepare(namespace)
+    return namespace
 
 
 def _prepare(namespace: Namespace) -> None:
@@ -170,50 +214,72 @@ def _attach(host: Host) -> None:
     peer = host.plan.host(1 - host.side)
     _set_up(host.namespace, NIC, host.address(), host.plan.mtu)
     _add_neighbour(host.namespace, NIC, peer)
+    _add_overlay(host)
+
+
+def _add_overlay(host: Host) -> None:
+    """All that is behind the network card."""
     _add_bridge(host)
-    _add_vxlan(host, peer)
+    _add_vxlan(host, host.plan.host(1 - host.side))
     for number in range(host.plan.containers):
         _connect_container(host, number)
 
 
 def _add_bridge(host: Host) -> None:
     mtu = host.plan.container_mtu
-    host.namespace.ip("link", "add", ifname=BRIDGE, kind="bridge", mtu=mtu)
-    host.namespace.ip("link", "set", index=host.namespace.index(BRIDGE), state="up")
+    host.inside.ip("link", "add", ifname=BRIDGE, kind="bridge", mtu=mtu)
+    host.inside.ip("link", "set", index=host.inside.index(BRIDGE), state="up")
 
 
 def _add_vxlan(host: Host, peer: Address) -> None:
-    namespace = host.namespace
+    inside = host.inside
     local = "vxlan_local" if peer.version == 4 else "vxlan_local6"
     options: dict[str, Any] = {local: host.address().ip, "vxlan_port": VXLAN_PORT}
     if not host.plan.overlay_mtu:
         # A VXLAN device that knows its wire refuses an MTU that does not fit.
-        options["vxlan_link"] = namespace.index(NIC)
-    namespace.ip(
-        "link",
-        "add",
-        ifname=VXLAN,
-        kind="vxlan",
-        vxlan_id=VNI,
-        vxlan_learning=0,
-        **options,
-    )
-    index, bridge = namespace.index(VXLAN), namespace.index(BRIDGE)
-    namespace.ip("link", "set", index=index, mtu=host.plan.container_mtu, master=bridge, state="up")
+        options["vxlan_link"] = host.namespace.index(host.nic)
+    if host.hidden:
+        # Made there, it is at no time in the host's own, where it would outlive us.
+        options["net_ns_fd"] = host.hidden.fd
+    _make_vxlan(host, vxlan_id=host.plan.vni, vxlan_learning=0, **options)
+    index, bridge = inside.index(VXLAN), inside.index(BRIDGE)
+    inside.ip("link", "set", index=index, mtu=host.plan.container_mtu, master=bridge, state="up")
     for number in range(host.plan.containers):
         mac = host.plan.container(1 - host.side, number).mac
-        namespace.ip("fdb", "add", ifindex=index, lladdr=mac, dst=peer.ip)
-        _tell_bridge(namespace, index, mac)
+        inside.ip("fdb", "add", ifindex=index, lladdr=mac, dst=peer.ip)
+        _tell_bridge(inside, index, mac)
+
+
+def _make_vxlan(host: Host, **options: Any) -> None:
+    """Wait for one that is in the way to go, as one of a run that was killed does."""
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while True:
+        try:
+            host.namespace.ip("link", "add", ifname=VXLAN, kind="vxlan", **options)
+            return
+        except FalconError as error:
+            if not _is_there_already(error) or not host.hidden:
+                raise
+            if time.monotonic() > deadline:
+                raise FalconError(
+                    f"the VXLAN network {host.plan.vni} is in use on this host",
+                    "there can be one with this number on a network card",
+                    "wait for the other measurement to end",
+                ) from None
+        time.sleep(POLL_S)
+
+
+def _is_there_already(error: FalconError) -> bool:
+    return isinstance(error.__cause__, NetlinkError) and error.__cause__.code == errno.EEXIST
 
 
 def _connect_container(host: Host, number: int) -> None:
     outside, container = f"veth{number}", host.containers[number]
-    _add_veth(host.namespace, outside, container, CONTAINER_DEVICE)
-    index, bridge = host.namespace.index(outside), host.namespace.index(BRIDGE)
-    host.namespace.ip(
-        "link", "set", index=index, mtu=host.plan.container_mtu, master=bridge, state="up"
-    )
-    _tell_bridge(host.namespace, index, host.address(number).mac)
+    inside = host.inside
+    _add_veth(inside, outside, container, CONTAINER_DEVICE)
+    index, bridge = inside.index(outside), inside.index(BRIDGE)
+    inside.ip("link", "set", index=index, mtu=host.plan.container_mtu, master=bridge, state="up")
+    _tell_bridge(inside, index, host.address(number).mac)
     _set_up(container, CONTAINER_DEVICE, host.address(number), host.plan.container_mtu)
     for other in range(host.plan.containers):
         _add_neighbour(container, CONTAINER_DEVICE, host.plan.container(1 - host.side, other))

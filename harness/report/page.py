@@ -309,7 +309,7 @@ def _stack(
 _WINDOW = {
     INSTRUCTIONS: {"cpus": "emulated CPUs", "packets": "packets a window"},
     TIME: {
-        "cpus": "virtual CPUs",
+        "cpus": "CPUs used",
         "host_cpus": "CPUs of the machine",
         "accel": "accelerator",
         "seconds": "seconds a window",

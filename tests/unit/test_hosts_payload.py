@@ -18,6 +18,7 @@ from harness.errors import FalconError
 from harness.hosts import payload
 from harness.hosts.payload import Payload, archive
 from harness.machine import CommandFailed, LocalMachine
+from harness.workload import udpflow
 
 PATIENCE_S = 30.0
 
@@ -36,6 +37,22 @@ def test_modules_run_from_the_payload_alone(place: Path) -> None:
         assert [Path(word).is_relative_to(place) for word in done.stdout.split()] == [True, True]
         assert there.directory.startswith(f"{place}/falcon.")
     assert list(place.iterdir()) == []
+
+
+def test_what_the_lab_runs_on_hosts_needs_nothing_compiled(place: Path) -> None:
+    with LocalMachine() as host, Payload(host, ("harness",), ("pyroute2", "jinja2")) as there:
+        script = "import harness.lab.guest, markupsafe; print(markupsafe.escape('<'))"
+        done = there.python("-S", "-c", script).wait(PATIENCE_S, check=True)
+        assert done.stdout == "&lt;\n"
+
+
+def test_tool_is_found_instead_of_compiled(place: Path, tmp_path: Path) -> None:
+    program = udpflow.build()
+    with LocalMachine() as host, Payload(host, ("harness",), ("pyroute2",)) as there:
+        there.add_tool(program)
+        script = "from harness.workload import udpflow as u; u._compile = None; print(u.build())"
+        done = there.python("-S", "-c", script).wait(PATIENCE_S, check=True)
+        assert done.stdout == f"{there.directory}/{payload.TOOLS}/{program.name}\n"
 
 
 def test_killed_harness_leaves_no_payload_behind(place: Path) -> None:

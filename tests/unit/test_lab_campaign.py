@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from harness.errors import FalconError
-from harness.lab import campaign, experiments, instructions, timed, verdicts
+from harness.lab import campaign, experiments, instructions, selection, timed, verdicts
 from harness.lab.campaign import Row, Setup
 from harness.lab.experiments import COUNTED, EXPERIMENTS, INSTRUCTIONS, TIME, TIMED, Experiment
 from harness.lab.instructions import Sample
 from harness.lab.loads import MemcachedLoad, UdpLoad
+from harness.lab.pair import Facts, Pair, Site, Wire
 from harness.lab.rig import Boot, Config
-from harness.machine import accel
+from harness.machine import LocalMachine, accel
 from harness.overlay.modes import MODES
 from harness.report import figures
 from harness.report.evidence import MEASURES
@@ -157,6 +158,85 @@ def test_a_program_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         "figure 18 is not measurable here:"
         " the program memcached is missing; run: apt-get install memcached"
     ]
+
+
+# ---- on hosts -------------------------------------------------------------------------------
+
+
+def hosts(has_falcon: bool = False, missing: tuple[str, ...] = ()) -> Pair:
+    """Two that were looked at; ``missing`` programs on the client."""
+    facts = Facts("6.1.0-18-amd64", "#1 SMP Debian", "x86_64", has_falcon, (), False, ())
+    wire = Wire("10.0.0.2", "eth0", "10.0.0.1", "eth1", 1500, tuple(range(16)))
+    sites = (Site("alpha", LocalMachine()), Site("beta", LocalMachine()))
+    return Pair(*sites, facts, replace(facts, missing=missing), wire, 7)
+
+
+def setup_on(pair: Pair) -> Setup:
+    return replace(SETUP, hosts=pair, release=pair.release, smp=pair.smp)
+
+
+def test_a_host_without_falcon_gets_the_modes_that_it_has(no_kvm: None) -> None:
+    asked = [COUNTED["13"], *(TIMED[f"{figure}-time"] for figure in ("9a", "12", "15", "18"))]
+    found, lines = campaign.measurable(setup_on(hosts()), asked)
+    assert {one.figure: one.modes for one in found} == {
+        "12": ("host", "con", "rps-pipe"),
+        "18": ("con", "rps-pipe"),
+    }
+    assert lines == [
+        "figure 13 is not measurable here: instructions are counted on emulated CPUs; on hosts time"
+        " is measured",
+        "figure 9a is not measurable here: alpha has no Falcon, and falcon is the baseline",
+        "figure 15 is not measurable here: alpha has no Falcon to compare con with",
+        "alpha: its kernel 6.1.0-18-amd64 has no Falcon; measured are the patch-free modes",
+    ]
+    found, lines = campaign.measurable(setup_on(hosts(has_falcon=True)), asked[1:])
+    assert found == asked[1:] and lines == []
+
+
+def test_a_program_that_a_host_lacks_is_named_with_the_host() -> None:
+    setup = setup_on(hosts(has_falcon=True, missing=("memcached",)))
+    found, lines = campaign.measurable(setup, BOTH[1:])
+    assert found == [TIMED["12-time"]]
+    assert lines == [
+        "figure 18 is not measurable here: beta lacks the program memcached;"
+        " run there: apt-get install memcached"
+    ]
+
+
+def test_samples_of_hosts_stand_apart(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From those of virtual machines and of other hosts; and a report shows them."""
+    machines = machines_of(monkeypatch)
+    monkeypatch.setattr(Pair, "opened", lambda self, boot: machines.opened(boot))
+    monkeypatch.setattr(
+        timed,
+        "measure",
+        lambda config, rig: iter([by_time(mode, 0, mean=9.0) for mode in config.mode_names]),
+    )
+    pair = hosts()
+    setup = replace(setup_on(pair), rounds=1, quick=True)
+    ((experiment,), _) = campaign.measurable(setup, [TIMED["12-time"]])
+    rows = run(setup, experiment)
+    context = rows[0].context
+    assert (context["server"], context["client"], context["cpus"]) == ("alpha", "beta", 7)
+    assert (context["kernel"], context["host_cpus"]) == ("6.1.0-18-amd64", 16)
+    assert timed.trouble(context) == ""
+    assert run(setup, experiment) == rows and len(machines.booted) == 1, "measured before"
+    other = replace(pair, client=Site("gamma", LocalMachine()))
+    assert run(replace(setup, hosts=other), experiment) != rows
+    assert len(machines.booted) == 2
+    shown = selection.select(TIMED["12-time"], rows)
+    assert shown == rows, "all the modes that this host has"
+    figures.show(TIMED["12-time"], rows)
+    assert "rps-pipe" in capsys.readouterr().out
+    kept = campaign.load(pair.release, "12-time")
+    whole = [replace(row, context=row.context | {"modes": list(ALL)}) for row in rows]
+    assert selection.select(TIMED["12-time"], whole) == [], "of a host with Falcon some are missing"
+    assert len(kept) == 2 * len(rows)
+
+
+ALL = TIMED["12-time"].modes
 
 
 # ---- what is kept ----------------------------------------------------------------------------

@@ -15,11 +15,11 @@ import pytest
 
 from harness.errors import FalconError
 from harness.lab import guest, instructions, loads, remote
+from harness.lab.clients import Ends, Here
 from harness.lab.icount import Counts
 from harness.lab.instructions import Batch, Config, Rig, Sample
 from harness.lab.loads import TcpLoad, UdpLoad
 from harness.lab.remote import Drained
-from harness.lab.rig import Ends
 from harness.machine.base import Machine
 from harness.overlay.cpus import CpuPlan
 from harness.overlay.falcon import Counters, CpuRow
@@ -265,7 +265,8 @@ class FakeHost:
 
 def test_a_flow_has_the_same_ports_in_every_mode() -> None:
     plan, load = Plan(containers=2), UdpLoad(flows=4, containers=2)
-    rig = Rig(FakeServer(), FakeHost(), plan, counter=FakeCounter())  # type: ignore[arg-type]
+    client = Here(FakeHost())  # type: ignore[arg-type]
+    rig = Rig(FakeServer(), client, plan, counter=FakeCounter())  # type: ignore[arg-type]
     con, falcon, host = (
         rig.ends(load, mode, number) for mode, number in (("con", 3), ("falcon", 3), ("host", 4))
     )
@@ -307,7 +308,8 @@ def senders(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_datagrams_are_numbered_anew_each_turn(senders: list[dict[str, Any]]) -> None:
-    rig = Rig(FakeServer(), FakeHost(), Plan(), counter=FakeCounter())  # type: ignore[arg-type]
+    client = Here(FakeHost())  # type: ignore[arg-type]
+    rig = Rig(FakeServer(), client, Plan(), counter=FakeCounter())  # type: ignore[arg-type]
     batch = Batch("con", 0, 1000.0, 400, turn=1)
     sent, drained = instructions._send(rig, UdpLoad(flows=4), batch)
     assert (sent.sent, drained.came.received) == (400, 400)
@@ -316,7 +318,8 @@ def test_datagrams_are_numbered_anew_each_turn(senders: list[dict[str, Any]]) ->
 
 
 def test_of_tcp_only_what_was_received_counts(senders: list[dict[str, Any]]) -> None:
-    rig = Rig(FakeServer(), FakeHost(), Plan(), counter=FakeCounter())  # type: ignore[arg-type]
+    client = Here(FakeHost())  # type: ignore[arg-type]
+    rig = Rig(FakeServer(), client, Plan(), counter=FakeCounter())  # type: ignore[arg-type]
     sent, drained = instructions._send(rig, TcpLoad(4096, flows=2), Batch("con", 0, 1000.0, 400))
     assert (sent.sent, drained.came.received, drained.came.bytes) == (390, 390, 390 * 4096)
     assert drained.came.out_of_order == 1, "segments, as the receiving host counts them"
@@ -405,7 +408,7 @@ class FakeMachine(Machine):
 def test_answers_are_told_apart_by_their_numbers() -> None:
     drained = {"came": asdict(received(5)), "softirqs": 3, "received": 15}
     machine = FakeMachine({"number": 0}, {**drained, "number": 1})
-    with remote.Server(machine, Plan()) as server:
+    with remote.Server(remote.in_guest(machine, Plan()), "guest") as server:
         assert server.cpus == CPUS
         server.mode("falcon", UdpLoad())
         assert server.drain(5) == Drained(received(5), 3, 15)
@@ -414,7 +417,7 @@ def test_answers_are_told_apart_by_their_numbers() -> None:
 
 def test_a_failure_here_ends_the_program_there() -> None:
     machine = FakeMachine()
-    with pytest.raises(KeyboardInterrupt), remote.Server(machine, Plan()):
+    with pytest.raises(KeyboardInterrupt), remote.Server(remote.in_guest(machine, Plan()), "guest"):
         raise KeyboardInterrupt
     assert machine.process.ended == "killed"
 

@@ -19,7 +19,7 @@ import pytest
 from harness import tools
 from harness.errors import FalconError
 from harness.lab import clients, guest, loads, remote, servers, timed
-from harness.lab.clients import Done
+from harness.lab.clients import Done, Ends, Here
 from harness.lab.loads import (
     Load,
     MemcachedLoad,
@@ -30,7 +30,7 @@ from harness.lab.loads import (
     WebLoad,
 )
 from harness.lab.remote import Counters
-from harness.lab.rig import Ends, Rig
+from harness.lab.rig import Rig
 from harness.lab.timed import Config, Run
 from harness.overlay.cpus import CpuPlan
 from harness.overlay.plan import Plan
@@ -180,7 +180,7 @@ def faked(
     fake = FakeClients(done, sent)
     monkeypatch.setattr(clients, "running", fake.running)
     monkeypatch.setattr(clients, "sent", fake.said)
-    return Rig(server, FakeHost(), Plan()), fake  # type: ignore[arg-type]
+    return Rig(server, Here(FakeHost()), Plan()), fake  # type: ignore[arg-type]
 
 
 def test_datagrams_are_counted_where_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +314,9 @@ class Carrying:
         return SimpleNamespace(**told, rate=came, delivered=round(came), lost=lost)
 
 
-RIG: Any = SimpleNamespace(check=lambda: None)
+RIG: Any = SimpleNamespace(
+    check=lambda: None, client=SimpleNamespace(require=lambda *_programs: None)
+)
 
 
 @pytest.mark.parametrize(
@@ -589,7 +591,7 @@ def test_the_guest_counts_where_the_load_ends(
     assert (answer["datagrams"], answer["packets"]) == (datagrams, datagrams + segments)
     assert (answer["late"], answer["softirqs"]) == (10 + 6, 6 * 7)
     assert answer["busy"] == [0, 1, 2, 3, 4, 5], "without the harness's CPU"
-    process: Any = SimpleNamespace(_ask=lambda command: answer)
+    process: Any = SimpleNamespace(ask=lambda command: answer)
     counters = remote.Server.counters(process)
     assert counters.busy == (0, 1, 2, 3, 4, 5) and (counters - counters).packets == 0
 
@@ -602,7 +604,7 @@ needs_programs = pytest.mark.skipif(
 )
 
 
-class Here:
+class HereToo:
     """The server host on this machine, spoken to without a machine between."""
 
     def __init__(self, served: guest.Guest, cpus: CpuPlan):
@@ -612,7 +614,7 @@ class Here:
         command = {"do": "mode", "name": name, "load": load.to_dict(), "settings": settings}
         self._served.do(json.loads(json.dumps(command)))
 
-    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(json.dumps(self._served.do(command)))
         return answer
 
@@ -626,8 +628,8 @@ def overlay() -> Iterator[Rig]:
     cpus = CpuPlan(0, (0, last), last)
     plan = Plan(containers=2)
     with one_machine(plan) as topology, ExitStack() as opened:
-        served = Here(guest.Guest(topology.server, cpus, opened), cpus)
-        yield Rig(served, topology.client, plan)  # type: ignore[arg-type]
+        served = HereToo(guest.Guest(topology.server, cpus, opened), cpus)
+        yield Rig(served, Here(topology.client), plan)  # type: ignore[arg-type]
 
 
 @needs_programs
@@ -673,10 +675,10 @@ def test_latency_at_a_rate_over_an_overlay(
 def test_senders_of_one_flow_over_an_overlay_are_told_apart(overlay: Rig) -> None:
     """udpflow counts what is lost and late by sender, though they share a port."""
     load = UdpLoad(64, senders=3)
-    ends = overlay.ends(load, "con", 0)
+    flows = overlay.flows(load, "con", 0)
     overlay.server.mode("con", load, {})
     before = overlay.server.counters()
-    with clients.running(load, ends, 300.0, 1) as running:
+    with overlay.client.running(load, flows, 300.0, 1) as running:
         done = running.wait()
     came = timed._settled(overlay, before, done.operations) - before
     assert came.datagrams == done.operations > 200

@@ -16,7 +16,7 @@ import pytest
 import tasks
 from harness import suite, tools
 from harness.errors import FalconError
-from harness.lab import campaign
+from harness.lab import campaign, pair
 from harness.lab.experiments import COUNTED, EXPERIMENTS
 from harness.machine import accel, base
 from harness.machine.console import Splat
@@ -165,6 +165,42 @@ def test_emulated_time_is_measured_when_it_is_named(monkeypatch, campaigned):
     assert run_task(monkeypatch, "bench", *words) == 0
     assert campaigned.keys == ["12-time", "19", "19-time"]
     assert campaigned.images == ["tcg"] and campaigned.setup.seconds == 3.0
+
+
+@pytest.mark.parametrize(
+    ("words", "todo"),
+    [
+        (("--server", "a"), "name both: ./inv bench --server A --client B"),
+        (("--client", "b"), "name both: ./inv bench --server A --client B"),
+        (("--server", "a", "--client", "a"), "name both"),
+        (("--server", "a", "--client", "b", "--accel", "tcg"), "leave --source"),
+    ],
+)
+def test_hosts_are_two_with_their_own_kernel(monkeypatch, campaigned, capsys, words, todo):
+    assert run_task(monkeypatch, "bench", *words) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ") and todo in error
+    assert campaigned.images == []
+
+
+def test_bench_on_hosts_takes_time_and_builds_nothing(monkeypatch, campaigned):
+    looked = []
+
+    def look(server, client, programs, smp, address):
+        looked.append((server.name, client.name, programs, smp, address))
+        facts = pair.Facts("6.12.7-falcon", "#1", "x86_64", True, (), False, ())
+        wire = pair.Wire("10.0.0.2", "eth0", "10.0.0.1", "eth0", 1500, tuple(range(8)))
+        return pair.Pair(server, client, facts, facts, wire, 6)
+
+    monkeypatch.setattr(pair, "look", look)
+    where = ("--server", "root@a", "--client", "b", "--address", "10.0.0.1")
+    assert run_task(monkeypatch, "bench", *where, "--modes", "con,falcon") == 0
+    assert looked == [("root@a", "b", [], 7, "10.0.0.1")]
+    assert campaigned.keys == ["own-time"] and campaigned.images == []
+    setup = campaigned.setup
+    assert (setup.release, setup.smp, setup.hosts.server.name) == ("6.12.7-falcon", 6, "root@a")
+    assert run_task(monkeypatch, "bench", *where, "--figure", "18") == 0
+    assert campaigned.keys == ["18-time"] and looked[1][2] == ["memcached"]
 
 
 @pytest.mark.parametrize(

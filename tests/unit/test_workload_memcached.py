@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +50,17 @@ def check(done: Operations) -> None:
     rising = (done.p50_us, done.p90_us, done.p99_us, done.p999_us, done.max_us)
     assert list(rising) == sorted(rising) and rising[0] > 0
     assert 0 < done.mean_us <= done.max_us
+
+
+def test_percentiles_are_answers_that_there_were() -> None:
+    took_us = [*range(1, 1000), 5000]
+    halves = [array("q", [1000 * us for us in took_us[first::2]]) for first in (0, 1)]
+    counts = {"gets": 250, "sets": 250, "misses": 0, "errors": 0}
+    reports = [memcached_client._Report(counts, 2.0, half.tobytes()) for half in halves]
+    done = memcached_client._sum_up(Job("10.0.0.1", 1, 2, 1, 2.0, 0.5, 1, 1), reports)
+    assert (done.p50_us, done.p90_us, done.p99_us) == (501.0, 901.0, 991.0)
+    assert (done.p999_us, done.max_us, done.operations) == (5000.0, 5000.0, 1000)
+    assert done.mean_us == sum(took_us) / 1000
 
 
 def statistics(at: Endpoint) -> dict[str, int]:
