@@ -49,6 +49,8 @@ LOOPBACK_INDEX = 1
 ADDR_GEN_MODE_NONE = "1"
 # How long a VXLAN device of a run that was killed may take to go.
 GONE_WITHIN_S, POLL_S = 20.0, 0.2
+# What devices with a carrier are, those that do not tell among them; and how long that may take.
+WORKING, WORKING_WITHIN_S = ("UP", "UNKNOWN"), 30.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def one_machine(plan: Plan) -> Iterator[Topology]:
         _add_veth(client.namespace, NIC, server.namespace, NIC)
         _attach(client)
         _attach(server)
+        _wait_until_working(client)
+        _wait_until_working(server)
         yield Topology(client, server)
 
 
@@ -121,6 +125,7 @@ def tap_client(plan: Plan, queues: int = 1) -> Iterator[tuple[Host, TapNic]]:
             for fd in fds:
                 opened.callback(os.close, fd)
             _attach(client)
+            _wait_until_working(client)
             yield client, TapNic(fds, plan.host(SERVER).mac)
 
 
@@ -144,6 +149,7 @@ def nic_server(plan: Plan) -> Iterator[Host]:
         )
         try:
             _attach(server)
+            _wait_until_working(server)
             yield server
         finally:
             # The kernel would do it by itself, but only after we are gone.
@@ -170,6 +176,7 @@ def real_host(plan: Plan, side: int, nic: str) -> Iterator[Host]:
         hidden = _new(f"{role}-overlay", opened)
         host = Host(plan, side, own, containers, nic, hidden)
         _add_overlay(host)
+        _wait_until_working(host)
         # A namespace goes a while after it was left. Its VXLAN network would be taken till then.
         opened.callback(hidden.delete, VXLAN)
         yield host
@@ -223,6 +230,25 @@ def _add_overlay(host: Host) -> None:
     _add_vxlan(host, host.plan.host(1 - host.side))
     for number in range(host.plan.containers):
         _connect_container(host, number)
+
+
+def _wait_until_working(host: Host) -> None:
+    """Until no device of ours loses packets: it does before the kernel has dealt with its carrier,
+    which a busy machine does some time after the device was set up.
+    """
+    deadline = time.monotonic() + WORKING_WITHIN_S
+    for namespace in (host.inside, *host.containers):
+        while idle := [
+            link.get("ifname")
+            for link in namespace.ip("link", "dump")
+            if link.get("operstate") not in WORKING
+        ]:
+            if time.monotonic() > deadline:
+                raise FalconError(
+                    f"network devices do not begin to work: {', '.join(idle)}",
+                    f"they had {WORKING_WITHIN_S:g} s",
+                )
+            time.sleep(POLL_S)
 
 
 def _add_bridge(host: Host) -> None:
