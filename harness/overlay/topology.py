@@ -46,6 +46,8 @@ from harness.overlay.plan import CLIENT, SERVER, VXLAN_PORT, Address, Plan
 
 NIC, VXLAN, BRIDGE, CONTAINER_DEVICE = "nic0", "vxlan0", "br0", "eth0"
 LOOPBACK_INDEX = 1
+# linux/if.h
+IFF_UP = 1
 ADDR_GEN_MODE_NONE = "1"
 # How long a VXLAN device of a run that was killed may take to go.
 GONE_WITHIN_S, POLL_S = 20.0, 0.2
@@ -241,7 +243,7 @@ def _wait_until_working(host: Host) -> None:
         while idle := [
             link.get("ifname")
             for link in namespace.ip("link", "dump")
-            if link.get("operstate") not in WORKING
+            if link["flags"] & IFF_UP and link.get("operstate") not in WORKING
         ]:
             if time.monotonic() > deadline:
                 raise FalconError(
