@@ -222,9 +222,10 @@ def _process(job: Job, socks: dict[int, socket.socket], begin: float, to: Connec
 
 
 def _die_with_parent() -> None:
-    parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    # Before that it may have died already.
+    parent = multiprocessing.parent_process()
+    if parent is None or os.getppid() != parent.pid:
         sys.exit(1)
 
 

@@ -20,7 +20,7 @@ from harness.hosts.payload import Payload, archive
 from harness.machine import CommandFailed, LocalMachine
 from harness.workload import udpflow
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture
