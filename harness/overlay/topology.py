@@ -178,9 +178,9 @@ def real_host(plan: Plan, side: int, nic: str) -> Iterator[Host]:
         hidden = _new(f"{role}-overlay", opened)
         host = Host(plan, side, own, containers, nic, hidden)
         _add_overlay(host)
-        _wait_until_working(host)
         # A namespace goes a while after it was left. Its VXLAN network would be taken till then.
         opened.callback(hidden.delete, VXLAN)
+        _wait_until_working(host)
         yield host
 
 
