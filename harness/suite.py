@@ -28,6 +28,7 @@ from harness.console import err, note, out
 from harness.errors import FalconError
 from harness.kernel.build import Image
 from harness.kernel.source import Source
+from harness.machine.base import CommandSilent
 from harness.machine.qemu import QemuMachine
 from harness.paths import PROJECT, RESULTS, TESTS
 
@@ -35,6 +36,8 @@ from harness.paths import PROJECT, RESULTS, TESTS
 SUITES = ("unit", "patches", "integration", "torture")
 # pytest's own: tests failed, and no test was selected.
 _ALL_PASSED, _NONE_SELECTED = 0, 5
+# No integration test takes as long, emulated and on a busy host, without a word of pytest's.
+SILENCE_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,10 @@ def _in_machine(kernel: Kernel, name: str, keyword: str | None) -> Tally:
                 f"{image.release} runs, but it has no Falcon", "the sysctl is missing"
             )
         command = _pytest("integration", report, keyword, [])
-        done = guest.run(command, cwd=str(PROJECT), stream=True)
+        try:
+            done = guest.run(command, cwd=str(PROJECT), stream=True, silence_s=SILENCE_S)
+        except CommandSilent as error:
+            guest.end_hung("the tests do not go on", str(error))
         splats = guest.splats()
     tally = _verdict(name, report, done.exit_status, keyword)
     if splats and not tally.failed:

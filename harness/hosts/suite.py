@@ -17,7 +17,7 @@ from harness.hosts import fleet
 from harness.hosts.payload import PYTHON, Payload
 from harness.machine.ssh import Access, SshMachine
 from harness.paths import RESULTS
-from harness.suite import Tally, read_report
+from harness.suite import SILENCE_S, Tally, read_report
 from harness.workload import udpflow
 
 FILES = ("harness", "tests/integration", "patches", "pyproject.toml")
@@ -75,7 +75,7 @@ def _on_host(
         report("running the tests")
         # Python keeps its output to itself where that is no terminal.
         process = payload.python(*command, env={"PYTHONUNBUFFERED": "1"}, stream=stream)
-        status = process.wait().exit_status
+        status = process.wait(silence_s=SILENCE_S).exit_status
         if machine.run(["test", "-e", f"{payload.directory}/report.xml"]).exit_status == 0:
             machine.get(f"{payload.directory}/report.xml", local)
     tally = read_report(local) if local.exists() else Tally()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from harness.machine.base import (
         CommandFailed,
+        CommandSilent,
         CommandTimeout,
         Machine,
         MachineDied,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Access",
     "CommandFailed",
+    "CommandSilent",
     "CommandTimeout",
     "LocalMachine",
     "Machine",

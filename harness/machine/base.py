@@ -81,6 +81,17 @@ class CommandTimeout(FalconError):
         self.result = result
 
 
+class CommandSilent(FalconError):
+    """A command wrote nothing for so long that it was killed, or could not be."""
+
+    def __init__(self, result: Result, silence_s: float, *, killed: bool):
+        super().__init__(
+            f"`{shlex.join(result.argv)}` said nothing for {silence_s:g} s",
+            "it was killed" if killed else "and could not be killed",
+        )
+        self.result = result
+
+
 class Process:
     """A command under way on a machine. Made by `Machine.start`.
 
@@ -103,7 +114,7 @@ class Process:
         self._sinks = (sys.stdout.buffer, sys.stderr.buffer) if stream else None
         self._output = (bytearray(), bytearray())
         self._exit_status: int | None = None
-        self._started = self._ended = time.monotonic()
+        self._started = self._ended = self._last_heard = time.monotonic()
         self._changed = threading.Condition()
 
     # -- for the machine ----------------------------------------------------
@@ -112,6 +123,7 @@ class Process:
         """Take output: ``stream`` is 0 for stdout, 1 for stderr."""
         with self._changed:
             self._output[stream].extend(data)
+            self._last_heard = time.monotonic()
             self._changed.notify_all()
         if self._sinks:
             self._sinks[stream].write(data)
@@ -150,9 +162,7 @@ class Process:
 
         Raises `FalconError` when the command ends first or time runs out.
         """
-        self._wait_until(
-            lambda: text.encode() in self._output[0] or self._exit_status is not None, timeout_s
-        )
+        self._wait_until(lambda: text.encode() in self._output[0] or self._has_ended(), timeout_s)
         if text.encode() not in self._output[0]:
             stderr = self._result().stderr.strip()
             how = "still runs" if self._exit_status is None else f"ended ({self._exit_status})"
@@ -161,39 +171,62 @@ class Process:
                 f"it {how}, its errors: {stderr or 'none'}",
             )
 
-    def wait(self, timeout_s: float | None = None, *, check: bool = False) -> Result:
+    def wait(
+        self,
+        timeout_s: float | None = None,
+        *,
+        silence_s: float | None = None,
+        check: bool = False,
+    ) -> Result:
         """Wait for the end and return the `Result`.
 
         After ``timeout_s`` seconds the command is killed and `CommandTimeout`
-        raised; with ``check`` a status other than 0 raises `CommandFailed`;
-        a machine that dies meanwhile raises `MachineDied`. Ctrl-C kills the
-        command, too.
+        raised, and after ``silence_s`` without a word `CommandSilent`; with
+        ``check`` a status other than 0 raises `CommandFailed`; a machine that
+        dies meanwhile raises `MachineDied`. Ctrl-C kills the command, too.
         """
         try:
-            ended = self._wait_until(lambda: self._exit_status is not None, timeout_s)
+            ended = self._wait_until(self._has_ended, timeout_s, silence_s)
         except KeyboardInterrupt:
             with suppress(FalconError):  # a dead machine needs no kill
                 self.kill()
             raise
         if not ended:
-            assert timeout_s is not None
+            silent = silence_s is not None and self._silence_s() >= silence_s
             self._kill()
-            killed = self._wait_until(lambda: self._exit_status is not None, KILL_GRACE_S)
+            killed = self._wait_until(self._has_ended, KILL_GRACE_S)
+            if silent:
+                assert silence_s is not None
+                raise CommandSilent(self._result(), silence_s, killed=killed)
+            assert timeout_s is not None
             raise CommandTimeout(self._result(), timeout_s, killed=killed)
         result = self._result()
         if check and result.exit_status != 0:
             raise CommandFailed(result)
         return result
 
-    def _wait_until(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
+    def _has_ended(self) -> bool:
+        return self._exit_status is not None
+
+    def _silence_s(self) -> float:
+        return time.monotonic() - self._last_heard
+
+    def _wait_until(
+        self,
+        condition: Callable[[], bool],
+        timeout_s: float | None,
+        silence_s: float | None = None,
+    ) -> bool:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
             while not condition():
                 left_s = HEALTH_INTERVAL_S
                 if deadline is not None:
                     left_s = min(left_s, deadline - time.monotonic())
-                    if left_s <= 0:
-                        return False
+                if silence_s is not None:
+                    left_s = min(left_s, silence_s - self._silence_s())
+                if left_s <= 0:
+                    return False
                 if not self._changed.wait(left_s):
                     self._health()
         return True
@@ -244,6 +277,7 @@ class Machine(Closing):
         argv: Sequence[str],
         *,
         timeout_s: float | None = None,
+        silence_s: float | None = None,
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
         stdin: Input = None,
@@ -252,7 +286,7 @@ class Machine(Closing):
     ) -> Result:
         """Run a command to its end: `start`, then `Process.wait`."""
         process = self.start(argv, cwd=cwd, env=env, stdin=stdin, stream=stream)
-        return process.wait(timeout_s, check=check)
+        return process.wait(timeout_s, silence_s=silence_s, check=check)
 
     def put(self, local: Path, remote: str | Path) -> None:
         """Copy one file from here to the machine; its mode comes along."""

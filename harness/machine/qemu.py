@@ -27,6 +27,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from harness.console import note
 from harness.errors import FalconError
@@ -327,6 +328,12 @@ class QemuMachine(Machine):
         self.console.settle()
         return self.console.splats
 
+    def end_hung(self, what: str, why: str) -> NoReturn:
+        """Raise `MachineDied` with where the CPUs are: of a guest that answers but is stuck."""
+        self._running()
+        self._provoke_backtrace()
+        self._die(what, why)
+
     def qmp(self, command: str, arguments: dict[str, object] | None = None) -> object:
         """Run a QMP command, e.g. "query-cpus-fast"; returns its answer."""
         self._running()
@@ -381,7 +388,7 @@ class QemuMachine(Machine):
         while self._qemu and self._qemu.exit_status is None and time.monotonic() < deadline:
             time.sleep(0.1)
 
-    def _die(self, what: str, why: str) -> None:
+    def _die(self, what: str, why: str) -> NoReturn:
         story = self.console.story()
         if not self._told:
             self._told = True

@@ -116,6 +116,15 @@ def test_a_guest_that_stops_while_a_command_runs(kernel, monkeypatch):
             guest.run(["true"], timeout_s=20)
 
 
+def test_a_guest_that_answers_but_does_not_go_on(kernel, monkeypatch):
+    asked = []
+    monkeypatch.setattr(QemuMachine, "_provoke_backtrace", lambda self: asked.append(self))
+    with QemuMachine(kernel, accel="tcg") as guest:
+        with pytest.raises(MachineDied, match="the tests do not go on: a word was due"):
+            guest.end_hung("the tests do not go on", "a word was due")
+        assert asked == [guest]
+
+
 def test_heartbeats_keep_a_silent_command_alive(kernel, monkeypatch):
     monkeypatch.setattr(qemu, "SILENCE_S", 3.0)  # longer than one heartbeat, shorter than two
     with QemuMachine(kernel, accel="tcg") as guest:

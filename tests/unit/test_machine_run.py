@@ -16,7 +16,14 @@ import fakeqemu
 import pytest
 
 from harness.errors import FalconError
-from harness.machine import CommandFailed, CommandTimeout, LocalMachine, QemuMachine, accel
+from harness.machine import (
+    CommandFailed,
+    CommandSilent,
+    CommandTimeout,
+    LocalMachine,
+    QemuMachine,
+    accel,
+)
 
 
 @pytest.fixture(params=["local", "qemu"])
@@ -106,6 +113,17 @@ def test_timeout_kills_the_command_and_its_children(machine, tmp_path):
     assert timeout.value.result.stdout == "before\n"
     for pid in pids.read_text().split():
         wait_until_gone(int(pid))
+
+
+def test_silence_kills_the_command(machine):
+    with pytest.raises(CommandSilent, match=r"said nothing for 2 s: it was killed") as silence:
+        machine.run(sh("for i in 1 2 3 4; do echo $i; sleep 0.7; done; sleep 60"), silence_s=2)
+    assert silence.value.result.stdout == "1\n2\n3\n4\n"
+
+
+def test_what_is_not_silent_goes_on(machine):
+    script = "for i in 1 2 3 4; do echo $i; sleep 0.7; done"
+    assert machine.run(sh(script), silence_s=2).exit_status == 0
 
 
 def test_a_process_left_in_the_background_is_not_waited_for(machine, tmp_path):

@@ -300,6 +300,17 @@ class Guest(base.Machine):
     reboot = close = lambda self: None
 
 
+class StuckGuest(Guest):
+    """Its tests do not go on, though it answers."""
+
+    def run(self, argv, *, silence_s, **_):
+        stuck = base.Result(("pytest",), -1, b"", b"", 0.0)
+        raise base.CommandSilent(stuck, silence_s, killed=True)
+
+    def end_hung(self, what, why):
+        raise base.MachineDied(what, why, console="watchdog: BUG: soft lockup - CPU#3")
+
+
 IMAGE = type("Image", (), {"release": "6.12.7"})
 
 
@@ -317,6 +328,14 @@ def test_a_kernel_that_complains_is_a_failure(results, capfd):
     captured = capfd.readouterr()
     assert captured.out.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
     assert "net/core/dev.c" in captured.err
+
+
+def test_tests_that_do_not_go_on_are_ended_and_a_failure(results, capfd):
+    (results / "tests/integration/test_b.py").write_text("def test_b(): pass\n")
+    assert run_suite("integration", machine=lambda: (IMAGE, StuckGuest())) == 1
+    captured = capfd.readouterr()
+    assert captured.out.splitlines()[-1] == "0 passed, 1 failed, 0 skipped"
+    assert "the tests do not go on: `pytest` said nothing for 900 s" in captured.err
 
 
 def test_a_kernel_without_falcon_is_a_failure_not_a_skip(results, capfd):
