@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -31,7 +31,7 @@ QUIET_S, POLL_S = 10.0, 0.5
 # run yet is slow on emulated CPUs. It gets a fifth, as actions take their time, too.
 FLOODS, FLOOD_PACKETS, FLOOD_SHARE, LEAST_RATE = 3, 500, 0.2, 20.0
 # Numbers of the small flows; the epoch's own are below, bursts above.
-FIRST_MOUSE, MICE = 16, 128
+FIRST_MOUSE, MICE, VOLLEY = 16, 128, 64
 MICE_SHARE = 0.1
 TCP_PORT = 7100
 TCP_CHUNK_BYTES = 1 << 15
@@ -85,6 +85,7 @@ def first_difference(offset: int, data: bytes) -> int | None:
 class Mice:
     """Many flows of tiny packets, each from a port of its own, sent by one thread.
 
+    They are sent in volleys, so that a poll finds packets of many flows, one each.
     The thread stays on one CPU: see udpflow on senders that the scheduler moves.
     """
 
@@ -100,13 +101,16 @@ class Mice:
 
     def _run(self) -> None:
         os.sched_setaffinity(0, {MICE_CPU})
-        while not self._stop.wait(1 / self._rate):
-            number, mouse = divmod(self.sent, MICE)
-            packet = mouse_packet(FIRST_MOUSE + mouse, number)
-            try:
-                self._sockets[mouse].sendto(packet, self._to)
-            except OSError:
-                continue  # a full queue refused it: it was not sent
+        while not self._stop.wait(VOLLEY / self._rate):
+            for _ in range(VOLLEY):
+                self._send()
+
+    def _send(self) -> None:
+        number, mouse = divmod(self.sent, MICE)
+        packet = mouse_packet(FIRST_MOUSE + mouse, number)
+        # A full queue refuses it: then it was not sent.
+        with suppress(OSError):
+            self._sockets[mouse].sendto(packet, self._to)
             self.sent += 1
 
     def stop(self) -> int:

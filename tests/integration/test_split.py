@@ -73,6 +73,10 @@ MERGE_BYTES = 2 << 20
 # the first one. Chance, that is a CPU that stands still, may prevent either, but rarely.
 PAIRS, PAIR_S, HOLD_NS = 100, 0.002, 20_000_000
 FIRST_PORT = 30_000
+# More flows than a poll can hand over at once, on as few CPUs as will do, and held for so short a
+# time that it ends in many a poll.
+CROWD, CROWD_PACKETS, CROWD_RATE = 80, 10_000, 5_000.0
+CROWD_HOLD_NS, CROWD_S = 3_000_000, 600.0
 
 
 @pytest.fixture(autouse=True)
@@ -337,6 +341,31 @@ def test_gro_holds_for_as_long_as_the_device_allows(rig: Rig) -> None:
             if at_once < PAIRS // 4 and held > PAIRS // 2:
                 return
     raise AssertionError(f"of {PAIRS} pairs GRO merged {at_once}, and {held} when it could hold")
+
+
+def test_timer_polls_a_queue_that_was_woken(rig: Rig) -> None:
+    """Held packets have it polled before the kick that is due; then it is woken anew.
+
+    A kernel that does not expect that kicks for ever, in a softirq.
+    """
+    switch_on(rig.cpus.stages[:2], gro_split=1)
+    streams = [Stream(number) for number in range(FIRST_PORT, FIRST_PORT + CROWD)]
+    source, sink = rig.ends()
+    enough = split_so_far(rig) + CROWD_PACKETS
+    with (
+        Wire(rig) as wire,
+        holding(rig, CROWD_HOLD_NS),
+        Receiver(sink),
+        Sender(source.namespace, sink.ip, rate=CROWD_RATE, cpu=rig.cpus.nic),
+    ):
+
+        def all_came() -> bool:
+            for stream in streams:
+                wire.send(stream)
+            return split_so_far(rig) >= enough
+
+        wait_until(all_came, "packets of all flows come", CROWD_S)
+    run_intact(rig.flow())
 
 
 def merged_pairs(wire: Wire) -> int:
