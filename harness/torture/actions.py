@@ -77,6 +77,8 @@ def ports(topology: str | int, plan: Plan, sides: tuple[int, ...] = (SERVER,)) -
 STANDING = tuple(
     port for name, plan in PLANS.items() for port in ports(name, plan, (CLIENT, SERVER))
 )
+# Of these, those through which what the clients send comes to the wire.
+SENDING = tuple(port for port in STANDING if port.side == CLIENT and port.container is None)
 
 
 @dataclass

@@ -21,12 +21,14 @@ from harness.torture.actions import (
     JUMBO,
     KINDS,
     PLANS,
+    SENDING,
     SMALL,
     Action,
     Arguments,
     CpuOn,
     Model,
     Recast,
+    SetRps,
 )
 
 ACTIONS_LEAST, ACTIONS_MOST = 30, 50
@@ -128,7 +130,11 @@ def epochs(seed: int, cpus: tuple[int, ...]) -> Iterator[Epoch]:
 
 def _epoch(number: int, sort: Sort, rng: random.Random, model: Model) -> Epoch:
     model.bursts = 0
-    before = tuple(_step(Recast(), rng, model) for _ in range(rng.randint(0, RECASTS)))
+    before = [_step(Recast(), rng, model) for _ in range(rng.randint(0, RECASTS))]
+    streams = tuple(rng.choice((0, 1, None)) for _ in range(rng.randint(1, 3)))
+    if sort.in_order and model.wire_has_ring:
+        before += [Step(SetRps(), {"port": port, "cpus": (), "flows": 0}, 0.0) for port in SENDING]
+        streams = ()
     steps = list(_steps(sort, rng, model))
     while model.offline:  # the next epoch starts with all of them
         steps.append(_step(CpuOn(), rng, model))
@@ -136,8 +142,8 @@ def _epoch(number: int, sort: Sort, rng: random.Random, model: Model) -> Epoch:
         number=number,
         sort=sort,
         flows=tuple(_flows(sort, rng, model)),
-        streams=tuple(rng.choice((0, 1, None)) for _ in range(rng.randint(1, 3))),
-        before=before,
+        streams=streams,
+        before=tuple(before),
         steps=tuple(steps),
     )
 
@@ -164,7 +170,8 @@ def _flows(sort: Sort, rng: random.Random, model: Model) -> Iterator[Flow]:
     """Tiny and full packets in the small topology, jumbo ones and fragments in the other.
 
     A sender that the scheduler moves brings its flow out of order by itself, and so
-    do senders on several CPUs that share a NAPI before a tunnel.
+    do senders on several CPUs that share a NAPI before a tunnel. RPS on the way to it
+    makes several of one, and TCP sends wherever an acknowledgement comes in: `_epoch`.
     """
     cpus = (MICE_CPU,) if model.wire_has_ring else model.cpus
 

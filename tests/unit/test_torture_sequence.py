@@ -13,6 +13,7 @@ from harness.torture.actions import (
     ACTIONS,
     JUMBO,
     LEAST_ONLINE,
+    SENDING,
     SETTINGS,
     SMALL,
     VETH_RING,
@@ -103,6 +104,10 @@ def test_flows_that_share_a_napi_before_a_tunnel_are_sent_from_one_cpu() -> None
         if epoch.sort.in_order:
             shared = any(port.device == "nic0" for port in rings)
             seen[shared] |= {flow.cpu for flow in epoch.flows}
+            # RPS spreads what one CPU sends, TCP sends on the CPUs of acknowledgements.
+            off = {step.arguments["port"] for step in epoch.before if step.action.name == "rps"}
+            assert off == (set(SENDING) if shared else set())
+            assert bool(epoch.streams) != shared
     assert seen == {True: {0}, False: set(CPUS)}, "the stock kernel would reorder them"
 
 
