@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""TCP segments that GRO may merge, put on the wire one by one.
+"""Packets that no socket sent, put on the wire one by one.
 
-In: a rig. Out: a `Wire` from the client's NIC to the server's, on which a
-segment goes when it is told to. No socket knows them, so the server drops them
-in TCP; what GRO made of them was counted by then, in IP.
+In: a rig. Out: a `Wire` from the client's NIC to the server's. TCP segments, which
+GRO may merge: no socket knows them, so the server drops them in TCP; what GRO made
+of them was counted by then, in IP. UDP packets in VXLAN, whose outer headers are
+all the same: they are for a container, which drops them.
 """
 
 from __future__ import annotations
 
 import socket
+import struct
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Self
@@ -17,12 +19,17 @@ import dpkt
 from rig import Rig, protocol_counter
 
 from harness.closing import Closing
-from harness.overlay.topology import NIC
+from harness.overlay.netns import Namespace
+from harness.overlay.plan import VXLAN_PORT
+from harness.overlay.topology import CONTAINER_DEVICE, NIC
 
 # GRO merges no segment that is longer than the first, and lets go at a shorter one.
 PAYLOAD = bytes(100)
 # Discard; nobody listens, and the client drops the answers of the server's TCP likewise.
 PORT = 9
+# Of the outer UDP header, of the inner Ethernet header, and an address that nobody has.
+TUNNEL_PORT, STRANGER, NOBODY = 50_000, bytes.fromhex("02000000f41c"), "203.0.113.1"
+VNI_IS_VALID = 0x08000000
 
 
 @dataclass
@@ -55,18 +62,32 @@ class Wire(Closing):
             socket.inet_pton(socket.AF_INET, source.ip),
             socket.inet_pton(socket.AF_INET, sink.ip),
         )
-        self._macs = tuple(
-            bytes.fromhex(host.read(f"/sys/class/net/{NIC}/address").strip().replace(":", ""))
-            for host in (client.at(), self._server)
-        )
+        self._macs = _mac(client.at(), NIC), _mac(self._server, NIC)
+        self._container, self._vni = _mac(rig.server.at(0), CONTAINER_DEVICE), rig.server.plan.vni
         self._socket = client.at().socket(socket.AF_PACKET, socket.SOCK_RAW)
         self._socket.bind((NIC, 0))
 
     def send(self, stream: Stream) -> None:
         """Put the stream's next segment on the wire; an `OSError` when there is none any more."""
         data = stream.segment()
-        packet = dpkt.ip.IP(src=self._ips[0], dst=self._ips[1], p=dpkt.ip.IP_PROTO_TCP, data=data)
-        packet.id, packet.len = data.seq // len(PAYLOAD) % (1 << 16), len(packet)
+        self._send(dpkt.ip.IP_PROTO_TCP, data, data.seq // len(PAYLOAD) % (1 << 16))
+
+    def send_tunnelled(self, port: int) -> None:
+        """Put a packet on the wire that comes from ``port`` within the tunnel."""
+        data = dpkt.udp.UDP(sport=port, dport=PORT, data=PAYLOAD)
+        data.ulen = len(data)
+        nobody = socket.inet_pton(socket.AF_INET, NOBODY)
+        packet = dpkt.ip.IP(src=nobody, dst=nobody, p=dpkt.ip.IP_PROTO_UDP, data=data)
+        packet.len = len(packet)
+        frame = dpkt.ethernet.Ethernet(src=STRANGER, dst=self._container, data=packet)
+        header = struct.pack("!II", VNI_IS_VALID, self._vni << 8)
+        outer = dpkt.udp.UDP(sport=TUNNEL_PORT, dport=VXLAN_PORT, data=header + bytes(frame))
+        outer.ulen = len(outer)
+        self._send(dpkt.ip.IP_PROTO_UDP, outer, 0)
+
+    def _send(self, protocol: int, data: dpkt.Packet, number: int) -> None:
+        packet = dpkt.ip.IP(src=self._ips[0], dst=self._ips[1], p=protocol, data=data)
+        packet.id, packet.len = number, len(packet)
         frame = dpkt.ethernet.Ethernet(src=self._macs[0], dst=self._macs[1], data=packet)
         self._socket.send(bytes(frame))
 
@@ -78,6 +99,10 @@ class Wire(Closing):
     def close(self) -> None:
         """Close the socket; `send` raises from now on."""
         self._socket.close()
+
+
+def _mac(namespace: Namespace, device: str) -> bytes:
+    return bytes.fromhex(namespace.read(f"/sys/class/net/{device}/address").replace(":", ""))
 
 
 @dataclass(frozen=True)
