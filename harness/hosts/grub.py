@@ -206,7 +206,8 @@ class Grub:
 
     def disarm(self) -> None:
         """Take the entry for one boot back, used or not."""
-        if self.environment().get("next_entry") == TRIAL_ID:
+        # GRUB takes the entry by storing an empty one.
+        if self.environment().get("next_entry") in (TRIAL_ID, ""):
             self._host.run("grub-editenv", ENVIRONMENT, "unset", "next_entry")
         if self._host.exists(TRIAL):
             self._host.remove(TRIAL)
