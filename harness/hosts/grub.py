@@ -28,7 +28,8 @@ PROGRAMS = ("update-grub", "grub-reboot", "grub-set-default", "grub-editenv", "g
 # GRUB cannot write its environment there, so it would take the one-shot entry at every boot.
 UNWRITABLE = ("btrfs", "zfs")
 # Of the try alone: a panic, an oops or a lock-up ends in a reboot, which is the old kernel's.
-TRIAL_ARGUMENTS = "panic=20 oops=panic softlockup_panic=1 falcon.trial"
+TRIAL_WORD = "falcon.trial"
+TRIAL_ARGUMENTS = f"panic=20 oops=panic softlockup_panic=1 {TRIAL_WORD}"
 
 DROP_IN_TEXT = """\
 # By Falcon's install-kernel; uninstall-kernel removes it. The saved entry is booted, so

@@ -10,7 +10,8 @@ and its build ID, and boots it by default; or a `FalconError`, and it boots what
     nothing done      unpinned again      package removed  disarmed    old kernel boots by
                                                                        itself; disarmed
 
-    verified: the new kernel is pinned, the entry for one boot removed
+    verified: the new kernel is pinned, the entry for one boot removed, and a panic or an
+    oops does again what it did under the old kernel
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from harness.errors import FalconError
-from harness.hosts import deadman, failure
+from harness.hosts import deadman, failure, panics
 from harness.hosts.copying import copy
 from harness.hosts.fleet import Reporter
 from harness.hosts.grub import Grub
@@ -114,6 +115,7 @@ def install(
         report("arming one boot of it")
         grub.arm(package.release)
         deadman.arm(host, boot_timeout_s)
+        panics.remember(host)
         report(f"rebooting; {facts.release} stays the default meanwhile")
     except BaseException:
         _take_back(host, grub, package, was_pinned)
@@ -177,6 +179,7 @@ def _take_back(host: Host, grub: Grub, package: Package, was_pinned: bool) -> No
     steps: list[Callable[[], object]] = [
         lambda: deadman.remove(host),
         grub.disarm,
+        lambda: panics.forget(host),
         lambda: host.try_run("dpkg", "--purge", package.name, timeout_s=SLOW_TIMEOUT_S),
     ]
     if not was_pinned:
@@ -242,6 +245,7 @@ def _verify(
     boot_id = host.boot_id()
     deadman.remove(host)
     grub.disarm()
+    panics.forget(host)
     if release != facts.release:
         report("going back to the old kernel")
         machine.begin_reboot()
@@ -254,9 +258,10 @@ def _verify(
 
 
 def _keep(host: Host, grub: Grub, package: Package) -> None:
-    """Make the kernel that runs the default."""
+    """Make the kernel that runs the default, and its first boot one like any other."""
     if not grub.is_pinned:
         grub.pin(package.release)
     grub.set_default(package.release)
     deadman.remove(host)
     grub.disarm()
+    panics.restore(host)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.errors import FalconError
-from harness.hosts import deadman
+from harness.hosts import deadman, panics
 from harness.hosts.fleet import Reporter
 from harness.hosts.grub import STATE, Grub
 from harness.hosts.host import SLOW_TIMEOUT_S, Host
@@ -57,6 +57,7 @@ def uninstall(machine: SshMachine, report: Reporter, *, boot_timeout_s: float) -
             timeout_s=SLOW_TIMEOUT_S,
         )
     deadman.remove(host)
+    panics.forget(host)
     grub.disarm()
     if grub.is_pinned:
         report("putting back GRUB's default")

@@ -15,7 +15,7 @@ from conftest import FRAGMENTS, Console
 from server import Server
 
 from harness.errors import FalconError
-from harness.hosts import copying, install
+from harness.hosts import copying, install, panics
 from harness.hosts.fleet import Reporter
 from harness.hosts.grub import DROP_IN, STATE, TRIAL
 from harness.hosts.host import Host
@@ -23,7 +23,7 @@ from harness.kernel.package import Package
 
 HOST = ("--host", "deploy")
 TIMEOUT_S = 1200
-OF_OURS = (DROP_IN, TRIAL, STATE, "/etc/systemd/system/falcon-trial.service")
+OF_OURS = (DROP_IN, TRIAL, STATE, panics.STATE, "/etc/systemd/system/falcon-trial.service")
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
@@ -157,6 +157,8 @@ def test_install_reboots_into_falcon_and_makes_it_the_default(
     status = console.inv("host-status", *HOST)
     assert status.stdout.count(package.release) == 3  # runs, by default, and is of ours
     assert run(server, f"ls {TRIAL} 2>/dev/null || true") == ""
+    # As Debian's kernel has it, and not as in a boot that is tried.
+    assert run(server, "cd /proc/sys/kernel; cat panic panic_on_oops").split() == ["0", "0"]
 
 
 def test_again_it_only_looks(console: Console, package: Package) -> None:

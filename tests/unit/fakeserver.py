@@ -108,6 +108,8 @@ class FakeServer(LocalMachine):
         self.before: Callable[[Sequence[str]], None] = lambda _argv: None
         self.commands: list[Sequence[str]] = []
         self.arguments = ""
+        # What the administrator has set, in any boot whose arguments say nothing else.
+        self.sysctls = {"panic": "60", "panic_on_oops": "0", "softlockup_panic": "0"}
         self._rebooting = False
         self._away = False
         self._cancelled = threading.Event()
@@ -142,6 +144,10 @@ class FakeServer(LocalMachine):
     def add_program(self, name: str, text: str) -> None:
         """Give it a program."""
         self.write(f"bin/{name}", text).chmod(0o755)
+
+    def sysctl(self, name: str) -> str:
+        """A setting of its kernel's; "" when that has none."""
+        return self.read(f"proc/sys/kernel/{name}").strip()
 
     def read(self, path: str) -> str:
         """A file's text; "" without one."""
@@ -199,6 +205,12 @@ class FakeServer(LocalMachine):
 
     def _come_up(self, release: str, fate: str = "good") -> None:
         self._away = False
+        self.write("proc/cmdline", f"vmlinuz-{release}{self.arguments}\n")
+        given = dict(word.split("=", 1) for word in self.arguments.split() if "=" in word)
+        if given.get("oops") == "panic":
+            given["panic_on_oops"] = "1"
+        for name, value in self.sysctls.items():
+            self.write(f"proc/sys/kernel/{name}", f"{given.get(name, value)}\n")
         self.write("release", release + "\n")
         self.write("proc/sys/kernel/random/boot_id", f"{uuid.uuid4()}\n")
         sysctl = self.root / "proc/sys/net/core/falcon"

@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from fakeserver import BUILD_ID, NEW, OLD, FakeServer, failing, refusing
 
 from harness.errors import FalconError
-from harness.hosts import copying, install, status, uninstall
+from harness.hosts import copying, install, panics, status, uninstall
 from harness.hosts.fleet import Reporter
 from harness.hosts.grub import DROP_IN, TRIAL, Grub
 from harness.hosts.host import Host
 from harness.kernel.package import Package
+from harness.machine import MachineDied
 from harness.machine.ssh import Cancelled
 
 PINNED = f"gnulinux-advanced-1234>gnulinux-{OLD}-advanced-1234"
@@ -93,6 +94,78 @@ def test_only_the_first_boot_reboots_on_a_panic(server: FakeServer, package: Pac
     assert "panic=" in server.arguments and "falcon.trial" in server.arguments
     server.power_on()
     assert "panic=" not in server.arguments and "falcon" not in server.arguments
+
+
+def panics_of(server: FakeServer) -> dict[str, str]:
+    return {name: server.sysctl(name) for name in panics.NAMES}
+
+
+def test_boot_that_is_kept_panics_when_the_old_kernel_would_have(
+    server: FakeServer, package: Package
+) -> None:
+    before = panics_of(server)
+    assert before == {"panic": "60", "panic_on_oops": "0", "softlockup_panic": "0"}
+    verified: dict[str, str] = {}
+
+    def remember(argv: Sequence[str]) -> None:
+        if "/sys/kernel/notes" in argv:
+            verified.update(panics_of(server))
+
+    server.before = remember
+    put(server, package)
+    assert verified == {"panic": "20", "panic_on_oops": "1", "softlockup_panic": "1"}
+    assert "falcon.trial" in server.read("proc/cmdline")
+    assert panics_of(server) == before
+    assert server.read(panics.STATE.lstrip("/")) == ""
+
+
+def test_kernels_without_one_of_the_settings(server: FakeServer, package: Package) -> None:
+    def old_has_none(argv: Sequence[str]) -> None:
+        if argv == ("reboot",):
+            server.sysctls["softlockup_panic"] = "0"
+
+    del server.sysctls["softlockup_panic"]
+    (server.root / "proc/sys/kernel/softlockup_panic").unlink()
+    server.before = old_has_none
+    put(server, package)
+    assert server.sysctl("softlockup_panic") == "0"
+    take_away(server)
+
+    def new_has_none(argv: Sequence[str]) -> None:
+        if argv == ("reboot",):
+            del server.sysctls["softlockup_panic"]
+            (server.root / "proc/sys/kernel/softlockup_panic").unlink()
+
+    server.before = new_has_none
+    put(server, package)
+    assert panics_of(server) == {"panic": "60", "panic_on_oops": "0", "softlockup_panic": ""}
+
+
+def test_interrupted_install_that_is_verified_later_knows_the_settings(
+    server: FakeServer, package: Package
+) -> None:
+    def lost(argv: Sequence[str]) -> None:
+        if "/sys/kernel/notes" in argv:
+            failing()(argv)
+
+    server.before = lost
+    with pytest.raises(MachineDied):
+        put(server, package)
+    assert server.sysctl("panic") == "20"
+    server.before = lambda _: None
+    put(server, package)
+    assert panics_of(server) == {"panic": "60", "panic_on_oops": "0", "softlockup_panic": "0"}
+
+
+def test_settings_of_a_boot_that_was_no_trial_are_left_alone(
+    server: FakeServer, package: Package
+) -> None:
+    put(server, package)
+    server.power_on()
+    server.write("proc/sys/kernel/panic", "5\n")
+    server.write(panics.STATE.lstrip("/"), '{"panic": "60"}')  # of a run that was cut off
+    put(server, package)
+    assert server.sysctl("panic") == "5" and server.read(panics.STATE.lstrip("/")) == ""
 
 
 def test_again_it_reboots_nothing(server: FakeServer, package: Package) -> None:
@@ -192,7 +265,13 @@ def test_interrupt_while_it_boots_says_how_the_host_is(
 
 @pytest.mark.parametrize(
     "words",
-    [("dpkg", "--install"), ("grub-reboot",), ("mkdir", "42_falcon"), ("systemctl", "enable")],
+    [
+        ("dpkg", "--install"),
+        ("grub-reboot",),
+        ("mkdir", "42_falcon"),
+        ("systemctl", "enable"),
+        ("panics.json",),
+    ],
 )
 def test_whatever_fails_before_the_reboot_leaves_nothing(
     server: FakeServer, package: Package, words: tuple[str, ...]
