@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import broken
 import image
@@ -36,9 +38,25 @@ def run(server: Server, script: str) -> str:
         return machine.run(["sh", "-c", script], check=True).stdout
 
 
-def fill_up(server: Server, free: int) -> None:
-    """Leave so many bytes on the server's disk, those kept back for root among them."""
-    run(server, f'fallocate -l "$(($(stat -f -c "%f * %S" /) - {free}))" /var/tmp/filler')
+# ext4 gives these to nobody, not even to root: 4096 clusters, on a disk of more than 800 MB.
+KEPT_BACK = 4096 * 4096
+FILLER = "/var/tmp/filler"
+
+
+@contextmanager
+def full_disk(server: Server, free: int) -> Iterator[None]:
+    """Leave root so many bytes on the server's disk, for a while."""
+    size = f'"$(($(stat -f -c "%f * %S" /) - {KEPT_BACK + free}))"'
+    try:
+        run(server, f"fallocate -l {size} {FILLER}")
+        yield
+    finally:  # one that did not fit is there, too
+        run(server, f"rm -f {FILLER}")
+
+
+def temporary_files(server: Server) -> list[str]:
+    """What there is in /var/tmp; systemd makes a directory there for some of its services."""
+    return run(server, "ls -I 'systemd-private-*' /var/tmp").split()
 
 
 def release(server: Server) -> str:
@@ -95,53 +113,55 @@ def test_nothing_to_test_where_there_is_no_falcon(console: Console) -> None:
 # ---- copying ----------------------------------------------------------------------------
 
 
+# When so many bytes have arrived. The server looks itself: what was sent is far ahead of it.
+CUT = """
+until [ "$(stat -c %s "$0" 2>/dev/null || echo 0)" -ge "$1" ]; do sleep 0.1; done
+pkill -KILL -u deploy sshd
+"""
+
+
 def test_connection_cut_in_mid_copy_is_gone_on_with(
     server: Server, package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut = threading.Event()
-    resumed: list[int] = []
+    size = package.file.stat().st_size
+    offsets: list[int] = []
+    send = copying._send
 
-    def on_bytes(done: int) -> None:
-        if cut.is_set():
-            resumed.append(done)
-        elif done > package.file.stat().st_size // 3:
-            with server.machine("admin", image.PASSWORD) as other:
-                other.run(["pkill", "-KILL", "-u", "deploy", "sshd"], check=True)
-            cut.set()
+    def remembered(host: Host, local: Path, part: str, offset: int, on_bytes: Any) -> None:
+        offsets.append(offset)
+        send(host, local, part, offset, on_bytes)
 
-    with server.machine("deploy") as machine:
+    monkeypatch.setattr(copying, "_send", remembered)
+    with server.machine("admin", image.PASSWORD) as other, server.machine("deploy") as machine:
+        machine.connect()
+        cut = other.start(["sh", "-c", CUT, "/var/tmp/copy.deb.part", str(size // 4)])
         host = Host(machine)
-        copying.copy(host, package.file, "/var/tmp/copy.deb", package.sha256, on_bytes)
-        assert cut.is_set()
+        copying.copy(host, package.file, "/var/tmp/copy.deb", package.sha256)
+        cut.wait(120, check=True)
         assert host.sha256("/var/tmp/copy.deb") == package.sha256
         host.remove("/var/tmp/copy.deb")
-    assert resumed and min(resumed) > 0  # not from the beginning
+    # From the beginning once, and then from where it was cut.
+    assert offsets[0] == 0 and all(0 < offset < size for offset in offsets[1:]) and offsets[1:]
 
 
 def test_full_disk_is_told_before_the_copy_and_leaves_nothing(
     console: Console, server: Server
 ) -> None:
-    fill_up(server, 20_000_000)
-    try:
+    with full_disk(server, 20_000_000):
         done = console.inv("install-kernel", *HOST, "--config", FRAGMENTS)
-        assert run(server, "ls /var/tmp").split() == ["filler"]
-    finally:
-        run(server, "rm /var/tmp/filler")
+        assert temporary_files(server) == ["filler"]
     assert done.returncode == 1
     assert "error: the disk is too full:" in done.stderr
 
 
 def test_disk_that_fills_up_in_mid_copy_leaves_nothing(server: Server, package: Package) -> None:
-    fill_up(server, 1_000_000)
-    try:
+    with full_disk(server, 1_000_000):
         with (
             server.machine("deploy") as machine,
             pytest.raises(FalconError, match="No space left on device"),
         ):
             copying.copy(Host(machine), package.file, "/var/tmp/copy.deb", package.sha256)
-        assert run(server, "ls /var/tmp").split() == ["filler"]
-    finally:
-        run(server, "rm /var/tmp/filler")
+        assert temporary_files(server) == ["filler"]
 
 
 # ---- a kernel ---------------------------------------------------------------------------
@@ -169,12 +189,13 @@ def test_again_it_only_looks(console: Console, package: Package) -> None:
 
 
 def test_integration_tests_run_on_it(console: Console, server: Server) -> None:
-    before = run(server, "ls /var/tmp; sysctl -a --pattern net.core; ip -o link")
+    state = "sysctl -a --pattern net.core; ip -o link"
+    before = (temporary_files(server), run(server, state))
     done = console.inv("test", *HOST, "-k", "test_sysctl")
     last = done.stdout.splitlines()[-1]
     assert done.returncode == 0, said(done)
     assert last.endswith("passed, 0 failed, 0 skipped") and not last.startswith("0 ")
-    assert run(server, "ls /var/tmp; sysctl -a --pattern net.core; ip -o link") == before
+    assert (temporary_files(server), run(server, state)) == before
 
 
 OVERLAY = """
