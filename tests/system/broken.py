@@ -7,6 +7,7 @@ initramfs that crashes it, in the boots of that release alone. No second build.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def make(package: Package, directory: Path) -> Package:
         text = path.read_text().replace(package.release, release)
         path.write_text(text)
     (root / "DEBIAN/md5sums").unlink(missing_ok=True)
+    # Named by the good one's release; two packages cannot have the same files.
+    shutil.rmtree(root / "usr/share/doc", ignore_errors=True)
     modules = root / "lib/modules" / package.release
     if modules.exists():
         modules.rename(modules.with_name(release))
@@ -48,6 +51,7 @@ def make(package: Package, directory: Path) -> Package:
     script.chmod(0o755)
     file = directory / f"linux-image-{release}_1_amd64.deb"
     output(["dpkg-deb", "--root-owner-group", "-Znone", "-b", root, file], "packing a package")
+    shutil.rmtree(root)
     return replace(
         package,
         file=file,

@@ -69,12 +69,15 @@ def server(
 ) -> Iterator[Server]:
     """The server, booted by its own GRUB into Debian's kernel."""
     layer = image.layer(disk, tmp_path_factory.mktemp("server"))
-    with Server(layer, disk.key, disk.host_key) as made:
-        note(f"the server booted in {duration(made.boot_s)}")
-        yield made
-        kept = os.environ.get("FALCON_SYSTEM_CONSOLE")
-        if kept:
-            Path(kept).write_bytes(made.console.read_bytes())
+    try:
+        with Server(layer, disk.key, disk.host_key) as made:
+            note(f"the server booted in {duration(made.boot_s)}")
+            yield made
+            kept = os.environ.get("FALCON_SYSTEM_CONSOLE")
+            if kept:
+                Path(kept).write_bytes(made.console.read_bytes())
+    finally:
+        layer.unlink()  # a gigabyte, which pytest would keep for three runs
 
 
 @pytest.fixture(scope="session")

@@ -125,10 +125,7 @@ def _make(home: Path) -> None:
         output(command, "making a key")
     with tempfile.TemporaryDirectory(dir=home, prefix="root-") as directory:
         root = Path(directory) / "root"
-        # What it mounts in there is gone with it, however it ends: never removed as files.
-        command = ["unshare", "--mount", "--fork", "--kill-child"]
-        command += ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-        output([*command, RELEASE, root, MIRROR], "debootstrap")
+        _debootstrap(root)
         _configure(root, home)
         for name in ("vmlinuz", "initrd.img"):
             shutil.copy2((root / name).resolve(), home / name)
@@ -145,6 +142,14 @@ def _make(home: Path) -> None:
         note(f"the server booted in {duration(server.boot_s)}")
     for name in ("vmlinuz", "initrd.img"):
         (home / name).unlink()
+
+
+def _debootstrap(root: Path) -> None:
+    # What it mounts in there is gone with it, however it ends: never removed as files. Not
+    # with --fork: that waits for debootstrap and takes no signal, not ours when we die either.
+    command = ["unshare", "--mount", "debootstrap", "--variant=minbase"]
+    command += [f"--include={','.join(PACKAGES)}", RELEASE, root, MIRROR]
+    output(command, "debootstrap")
 
 
 def _configure(root: Path, home: Path) -> None:

@@ -18,9 +18,12 @@ from harness.closing import Closing
 from harness.errors import FalconError
 from harness.kernel.process import child
 from harness.machine.accel import QEMU, choose
+from harness.machine.base import MachineDied
 from harness.machine.ssh import Access, SshMachine
 
 BOOT_TIMEOUT_S, POWER_OFF_TIMEOUT_S = 1200.0, 300.0
+# How often QEMU is looked at meanwhile: one that does not start leaves nothing to wait for.
+LOOK_EVERY_S = 15.0
 CPUS, MEMORY_MIB = 6, 1536
 
 
@@ -88,11 +91,19 @@ class Server(Closing):
         return SshMachine(user, self.access(sudo_password))
 
     def _wait_until_up(self) -> None:
+        deadline = time.monotonic() + BOOT_TIMEOUT_S
         with self.machine("deploy") as machine:
-            try:
-                machine.wait_for_boot("none yet", BOOT_TIMEOUT_S)
-            except FalconError as error:
-                raise FalconError(f"{error}; the console ends with", self.console_tail()) from None
+            while True:
+                try:
+                    machine.wait_for_boot("none yet", LOOK_EVERY_S)
+                    return
+                except MachineDied as error:
+                    trouble = f"the server is not up after {BOOT_TIMEOUT_S:g} s: {error.why}"
+                status = self._qemu.poll()
+                if status is not None:
+                    trouble = f"QEMU ended with status {status} before the server was up"
+                if status is not None or time.monotonic() > deadline:
+                    raise FalconError(f"{trouble}; the console ends with", self.console_tail())
 
     def console_tail(self, lines: int = 12) -> str:
         """What the server's console showed last."""
