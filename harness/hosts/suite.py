@@ -21,7 +21,7 @@ from harness.suite import SILENCE_S, Tally, read_report
 from harness.workload import udpflow
 
 FILES = ("harness", "tests/integration", "patches", "pyproject.toml")
-PACKAGES = ("pytest", "pytest-timeout", "pyroute2", "rich", "unidiff")
+PACKAGES = ("dpkt", "pytest", "pytest-timeout", "pyroute2", "rich", "unidiff")
 ALL_PASSED, NONE_SELECTED = 0, 5
 
 

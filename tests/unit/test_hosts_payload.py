@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import FalconError
-from harness.hosts import payload
+from harness.hosts import payload, suite
 from harness.hosts.payload import Payload, archive
 from harness.machine import CommandFailed, LocalMachine
 from harness.workload import udpflow
@@ -111,6 +111,22 @@ def test_archive_has_what_packages_need_and_nothing_compiled() -> None:
         names = tar.getnames()
     assert {"harness/errors.py", "site/rich/__init__.py", "site/pygments/__init__.py"} <= set(names)
     assert not [name for name in names if name.endswith((".pyc", ".so")) or "__pycache__" in name]
+
+
+def test_integration_tests_can_be_collected_from_what_a_host_gets(tmp_path: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(archive(suite.FILES, suite.PACKAGES))) as tar:
+        tar.extractall(tmp_path, filter="data")
+    command = [sys.executable, "-S", "-m", "pytest", "tests/integration", "--collect-only", "-q"]
+    path = {"PYTHONPATH": f"{tmp_path}:{tmp_path / payload.SITE}"}
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env={**os.environ, **path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tests/integration/test_split.py::" in done.stdout
 
 
 def test_package_that_is_not_pure_python_is_refused() -> None:
