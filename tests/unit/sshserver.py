@@ -33,7 +33,10 @@ def free_port() -> int:
 
 
 class SshServer:
-    """``name`` is what the configuration calls it; more hosts may be added to that."""
+    """``name`` is what the configuration calls it; more hosts may be added to that.
+
+    ``passwords``: whether it asks for one, which is the user's own.
+    """
 
     name = "server"
 
@@ -49,6 +52,7 @@ class SshServer:
         self.add_host(self.name, self.port)
         self.programs = directory / "programs"
         self.programs.mkdir()
+        self.passwords = False
         self.process: subprocess.Popen[bytes] | None = None
 
     def add_program(self, name: str, text: str) -> None:
@@ -91,7 +95,7 @@ class SshServer:
             "PidFile": "none",
             "StrictModes": "no",
             "UsePAM": "no",
-            "PasswordAuthentication": "no",
+            "PasswordAuthentication": "yes" if self.passwords else "no",
             "PermitRootLogin": "yes",
             "SetEnv": f"PATH={self.programs}:{os.environ['PATH']}",
         }

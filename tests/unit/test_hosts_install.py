@@ -374,10 +374,17 @@ def test_host_with_secure_boot(server: FakeServer) -> None:
     look(server)
 
 
-def test_host_without_dpkg(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Host, "has", lambda _self, program: program not in ("dpkg", "rpm"))
-    with pytest.raises(FalconError, match="its packages are nothing known"):
+@pytest.mark.parametrize("packages", ["rpm", "nothing known"])
+def test_host_without_dpkg(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, packages: str
+) -> None:
+    monkeypatch.setattr(Host, "has", lambda _self, program: program == packages)
+    with pytest.raises(FalconError) as caught:
         look(server)
+    assert str(caught.value) == (
+        f"the host does not take Debian packages: its packages are {packages};"
+        " only hosts with dpkg are supported"
+    )
 
 
 def test_disk_that_is_too_full_is_told_before_anything_is_copied(

@@ -237,6 +237,19 @@ def test_key_that_the_server_does_not_know(server: SshServer) -> None:
         server.machine().connect()
 
 
+def test_wrong_login_password(stopped: SshServer) -> None:
+    (stopped.directory / "authorized_keys").write_text("")
+    stopped.passwords = True
+    stopped.start()
+    with pytest.raises(HostUnreachable) as caught:
+        stopped.machine(password="not this one").connect()
+    assert str(caught.value).startswith(
+        "cannot log in to server: neither a key nor the password was accepted"
+    )
+    assert "not this one" not in str(caught.value)
+    assert "Failed password for" in (stopped.directory / "sshd.log").read_text()
+
+
 def test_nobody_listens(stopped: SshServer) -> None:
     with pytest.raises(HostUnreachable, match="cannot reach server: Connection refused"):
         stopped.machine().connect()
