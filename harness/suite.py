@@ -17,16 +17,20 @@ A kernel whose source is nowhere to be had counts as skipped.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.console import err, note, out
 from harness.errors import FalconError
 from harness.kernel.build import Image
+from harness.kernel.process import child
 from harness.kernel.source import Source
 from harness.machine.base import CommandSilent
 from harness.machine.qemu import QemuMachine
@@ -38,6 +42,8 @@ SUITES = ("unit", "patches", "integration", "torture")
 _ALL_PASSED, _NONE_SELECTED = 0, 5
 # No integration test takes as long, emulated and on a busy host, without a word of pytest's.
 SILENCE_S = 900.0
+# How long fixtures may take to clean up after Ctrl-C before pytest is killed.
+FIXTURES_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -167,8 +173,16 @@ def _fresh_report(name: str) -> Path:
 
 def _here(suite: str, name: str, keyword: str | None, extra: Sequence[str]) -> Tally:
     report = _fresh_report(name)
-    done = subprocess.run(_pytest(suite, report, keyword, extra), cwd=PROJECT)
-    return _verdict(name, report, done.returncode, keyword)
+    with child(_pytest(suite, report, keyword, extra), cwd=PROJECT) as process:
+        try:
+            status = process.wait()
+        except BaseException:  # Ctrl-C, and SIGTERM, which comes as an exception, too
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(FIXTURES_S)
+            raise
+    return _verdict(name, report, status, keyword)
 
 
 def _in_machine(kernel: Kernel, name: str, keyword: str | None) -> Tally:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -275,6 +276,49 @@ def test_a_suite_that_ran_nothing_is_a_failure(results, capfd, text):
 def test_a_keyword_that_selects_nothing_anywhere_is_a_failure(results, capfd):
     (results / "tests/unit/test_a.py").write_text(MIXED)
     assert run_suite("unit", keyword="no_such_test") == 1
+
+
+SLOW_TO_CLEAN_UP = """\
+import time
+from pathlib import Path
+import pytest
+HERE = Path(__file__).parent
+@pytest.fixture
+def server():
+    yield
+    time.sleep(1.5)
+    (HERE / "clean").write_text("")
+def test_a(server):
+    (HERE / "begun").write_text("")
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "everybody"),
+    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False)],
+)
+def test_interrupted_suite_lets_its_fixtures_clean_up(results, number, everybody):
+    unit = results / "tests/unit"
+    (unit / "test_a.py").write_text(SLOW_TO_CLEAN_UP)
+    script = (
+        "import signal, sys\nfrom pathlib import Path\nfrom harness import suite\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        f"suite.TESTS, suite.RESULTS = Path({str(unit.parent)!r}), Path({str(results)!r})\n"
+        "suite.run(['unit'], [])\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script], process_group=0)
+    deadline = time.monotonic() + 60
+    while not (unit / "begun").exists():
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    if everybody:  # as a terminal does
+        os.killpg(run.pid, number)
+    else:
+        run.send_signal(number)
+    assert run.wait(60) in (143, -signal.SIGINT)
+    assert (unit / "clean").exists()
 
 
 class Guest(base.Machine):
