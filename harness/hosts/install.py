@@ -26,6 +26,7 @@ from harness.hosts.copying import copy
 from harness.hosts.fleet import Reporter
 from harness.hosts.grub import Grub
 from harness.hosts.host import MIB, SLOW_TIMEOUT_S, Facts, Host
+from harness.hosts.uninstall import purge
 from harness.kernel.config import Base
 from harness.kernel.package import Package
 from harness.machine.base import MachineDied
@@ -180,7 +181,7 @@ def _take_back(host: Host, grub: Grub, package: Package, was_pinned: bool) -> No
         lambda: deadman.remove(host),
         grub.disarm,
         lambda: panics.forget(host),
-        lambda: host.try_run("dpkg", "--purge", package.name, timeout_s=SLOW_TIMEOUT_S),
+        lambda: purge(host, package.release),
     ]
     if not was_pinned:
         steps.append(grub.unpin)

@@ -19,6 +19,7 @@ from harness.machine.ssh import SshMachine
 
 PATTERN = "linux-image-*-falcon.*"
 PREFIX = "linux-image-"
+MODULES = "/lib/modules"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,16 @@ def packages(host: Host) -> tuple[str, ...]:
     )
 
 
+def purge(host: Host, release: str) -> None:
+    """Remove a kernel's package, and what depmod made for its initramfs, which dpkg leaves."""
+    host.run(
+        *("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--purge", f"{PREFIX}{release}"),
+        timeout_s=SLOW_TIMEOUT_S,
+    )
+    script = 'rm -f "$0"/modules.* && if [ -d "$0" ]; then rmdir "$0" 2>/dev/null || :; fi'
+    host.run("sh", "-c", script, f"{MODULES}/{release}")
+
+
 def uninstall(machine: SshMachine, report: Reporter, *, boot_timeout_s: float) -> Uninstalled:
     """Boot another kernel if one of ours runs, then remove ours and what was set for them."""
     report("looking at the host")
@@ -52,10 +63,7 @@ def uninstall(machine: SshMachine, report: Reporter, *, boot_timeout_s: float) -
         running = _leave(machine, host, grub, report, ours, boot_timeout_s)
     for release in ours:
         report(f"removing {release}")
-        host.run(
-            *("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--purge", f"{PREFIX}{release}"),
-            timeout_s=SLOW_TIMEOUT_S,
-        )
+        purge(host, release)
     deadman.remove(host)
     panics.forget(host)
     grub.disarm()

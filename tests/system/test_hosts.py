@@ -255,5 +255,5 @@ def test_uninstalled_the_server_is_debians_again(console: Console, server: Serve
     assert done.returncode == 0, said(done)
     assert release(server).endswith("-amd64")
     assert run(server, f"ls {' '.join(OF_OURS)} 2>/dev/null || true") == ""
-    assert run(server, "ls /boot | grep -c falcon || true").strip() == "0"
+    assert run(server, "ls /boot /lib/modules | grep -c falcon || true").strip() == "0"
     assert run(server, "grub-editenv - list").strip() == ""

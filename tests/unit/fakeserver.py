@@ -21,7 +21,7 @@ from harness.machine.ssh import Cancelled
 
 OLD, NEW = "6.1.0-48-amd64", "6.12.7-falcon.0123abcd"
 BUILD_ID = "c0ffee" * 6 + "beef"
-ROOTED = re.compile(r"(?<![\w.$}])/(?=(?:boot|etc|proc|run|sys|var|firmware)\b)")
+ROOTED = re.compile(r"(?<![\w.$}])/(?=(?:boot|etc|lib|proc|run|sys|var|firmware)\b)")
 
 COMMON = '#!/bin/sh\nroot={root}\necho "$(basename "$0") $*" >>$root/log\n'
 PROGRAMS = {
@@ -84,6 +84,8 @@ case $1 in
     [ ! -e $root/fail/dpkg ] || { echo "dpkg: error: No space left on device" >&2; exit 1; }
     release=$(cat $root/package-release)
     touch $root/boot/vmlinuz-$release $root/packages/linux-image-$release
+    mkdir -p $root/lib/modules/$release  # as mkinitramfs does, by depmod
+    touch $root/lib/modules/$release/modules.dep $root/lib/modules/$release/modules.alias.bin
     update-grub;;
 --purge)
     rm -f $root/boot/vmlinuz-${2#linux-image-} $root/packages/$2
@@ -170,7 +172,7 @@ class FakeServer(LocalMachine):
 
     def snapshot(self) -> dict[str, str]:
         """All that would decide how the server boots, or take room there."""
-        places = ("boot", "etc", "var", "packages")
+        places = ("boot", "etc", "var", "packages", "lib")
         files = [file for place in places for file in (self.root / place).rglob("*")]
         return {
             str(file.relative_to(self.root)): file.read_text() for file in files if file.is_file()

@@ -481,6 +481,23 @@ def test_uninstalled_the_host_is_as_it_was(server: FakeServer, package: Package)
     assert server.kernel_release() == OLD
 
 
+def test_what_depmod_made_goes_with_the_kernel_and_nothing_else_does(
+    server: FakeServer, package: Package
+) -> None:
+    modules = server.root / "lib/modules"
+    server.write(f"lib/modules/{OLD}/modules.dep", "")
+    put(server, package)
+    assert (modules / NEW / "modules.dep").exists()
+    take_away(server)
+    assert [path.name for path in modules.iterdir()] == [OLD]
+    assert (modules / OLD / "modules.dep").exists()
+    server.write(f"lib/modules/{NEW}/updates/of-somebody-else.ko", "")
+    put(server, package)
+    take_away(server)
+    left = [path for path in (modules / NEW).rglob("*") if path.is_file()]
+    assert [path.name for path in left] == ["of-somebody-else.ko"]
+
+
 def test_uninstalling_after_a_failed_boot_needs_no_reboot(
     server: FakeServer, package: Package
 ) -> None:
