@@ -24,8 +24,8 @@ from harness.kernel.package import Package, build_package
 from harness.kernel.progress import duration
 from harness.paths import PROJECT, cache_dir
 
-# What the server's kernel is built of; tcg.config as long as it is emulated.
-FRAGMENTS = "guest,tcg,server"
+# What the server's kernel is built of; tcg.config and slow.config as long as it is emulated.
+FRAGMENTS = "guest,tcg,server,slow"
 
 
 @dataclass(frozen=True)
