@@ -17,13 +17,10 @@ A kernel whose source is nowhere to be had counts as skipped.
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,15 +170,9 @@ def _fresh_report(name: str) -> Path:
 
 def _here(suite: str, name: str, keyword: str | None, extra: Sequence[str]) -> Tally:
     report = _fresh_report(name)
-    with child(_pytest(suite, report, keyword, extra), cwd=PROJECT) as process:
-        try:
-            status = process.wait()
-        except BaseException:  # Ctrl-C, and SIGTERM, which comes as an exception, too
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(FIXTURES_S)
-            raise
+    command = _pytest(suite, report, keyword, extra)
+    with child(command, end_by=signal.SIGINT, grace_s=FIXTURES_S, cwd=PROJECT) as process:
+        status = process.wait()
     return _verdict(name, report, status, keyword)
 
 

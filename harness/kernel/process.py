@@ -22,9 +22,17 @@ from harness.errors import FalconError
 
 
 @contextlib.contextmanager
-def child(argv: Sequence[str | Path], **popen: Any) -> Iterator[subprocess.Popen[Any]]:
+def child(
+    argv: Sequence[str | Path],
+    *,
+    end_by: signal.Signals = signal.SIGTERM,
+    grace_s: float = 5.0,
+    **popen: Any,
+) -> Iterator[subprocess.Popen[Any]]:
     """Start ``argv`` in its own process group; nothing of it outlives the block.
 
+    What still runs at its end gets ``end_by``, and after ``grace_s`` seconds, or when we
+    are interrupted again, is killed.
     ``popen`` goes to ``subprocess.Popen``. Standard input is empty unless given:
     a background group must not read the terminal.
     """
@@ -37,18 +45,20 @@ def child(argv: Sequence[str | Path], **popen: Any) -> Iterator[subprocess.Popen
     try:
         yield process
     finally:
-        _end(process)
+        _end(process, end_by, grace_s)
 
 
-def _end(process: subprocess.Popen[Any]) -> None:
+def _end(process: subprocess.Popen[Any], end_by: signal.Signals, grace_s: float) -> None:
     """Make sure that the group of ``process`` is gone, gently at first."""
     if process.poll() is None:
-        _signal_group(process, signal.SIGTERM)
+        _signal_group(process, end_by)
         try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace_s)
+        finally:
+            if process.poll() is None:
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe:
             with contextlib.suppress(BrokenPipeError):

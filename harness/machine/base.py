@@ -73,23 +73,20 @@ class CommandFailed(FalconError):
 class CommandTimeout(FalconError):
     """A command outlived its time and was killed; ``result`` has its output so far."""
 
-    def __init__(self, result: Result, timeout_s: float, *, killed: bool):
+    complaint = "ran longer than"
+
+    def __init__(self, result: Result, limit_s: float, *, killed: bool):
         super().__init__(
-            f"`{shlex.join(result.argv)}` ran longer than {timeout_s:g} s",
+            f"`{shlex.join(result.argv)}` {self.complaint} {limit_s:g} s",
             "it was killed" if killed else "and could not be killed",
         )
         self.result = result
 
 
-class CommandSilent(FalconError):
-    """A command wrote nothing for so long that it was killed, or could not be."""
+class CommandSilent(CommandTimeout):
+    """It had written nothing for that time."""
 
-    def __init__(self, result: Result, silence_s: float, *, killed: bool):
-        super().__init__(
-            f"`{shlex.join(result.argv)}` said nothing for {silence_s:g} s",
-            "it was killed" if killed else "and could not be killed",
-        )
-        self.result = result
+    complaint = "said nothing for"
 
 
 class Process:
@@ -192,14 +189,13 @@ class Process:
                 self.kill()
             raise
         if not ended:
-            silent = silence_s is not None and self._silence_s() >= silence_s
+            limit_s, error = timeout_s, CommandTimeout
+            if silence_s is not None and self._silence_s() >= silence_s:
+                limit_s, error = silence_s, CommandSilent
+            assert limit_s is not None
             self._kill()
             killed = self._wait_until(self._has_ended, KILL_GRACE_S)
-            if silent:
-                assert silence_s is not None
-                raise CommandSilent(self._result(), silence_s, killed=killed)
-            assert timeout_s is not None
-            raise CommandTimeout(self._result(), timeout_s, killed=killed)
+            raise error(self._result(), limit_s, killed=killed)
         result = self._result()
         if check and result.exit_status != 0:
             raise CommandFailed(result)

@@ -101,9 +101,11 @@ class Mice:
 
     def _run(self) -> None:
         os.sched_setaffinity(0, {MICE_CPU})
-        while not self._stop.wait(VOLLEY / self._rate):
+        stopped = False
+        while not stopped:
             for _ in range(VOLLEY):
                 self._send()
+            stopped = self._stop.wait(VOLLEY / self._rate)
 
     def _send(self) -> None:
         number, mouse = divmod(self.sent, MICE)
