@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -44,6 +45,8 @@ SILENCE_S = 60.0
 # AGENT_PORT_NAME in guest/agent.h, and the tag that guest/init.c mounts.
 PORT_NAME = "falcon.agent"
 ROOT_TAG = "falcon-root"
+# An emulating QEMU may abort while the guest maps its PCI cards: docs/decisions/0015.
+ABORTED_BOOTS = 3
 # From asking a hung guest for backtraces to killing it.
 BACKTRACE_S = 5.0
 QUIT_S = 3.0
@@ -146,6 +149,10 @@ def qemu_arguments(
     for index, nic in enumerate(config.nics):
         command += nic_arguments(index, nic)
     return command
+
+
+class QemuAborted(MachineDied):
+    """QEMU itself aborted before the guest was up; the guest's kernel had not complained."""
 
 
 class QemuProcess:
@@ -251,8 +258,20 @@ class QemuMachine(Machine):
         return self
 
     def boot(self) -> None:
-        """Start QEMU and wait until commands run; `MachineDied` when they never do."""
+        """Start QEMU and wait until commands run; `MachineDied` when they never do.
+
+        Started again, `ABORTED_BOOTS` times in all, when it is QEMU that aborts.
+        """
         _check_installed(self.config.kernel)
+        for attempt in range(1, ABORTED_BOOTS + 1):
+            try:
+                return self._boot_once()
+            except QemuAborted as aborted:
+                if attempt == ABORTED_BOOTS:
+                    raise
+                note(f"{aborted}; the guest's kernel said nothing of it: booting again")
+
+    def _boot_once(self) -> None:
         self.console = Console()
         self._told = False
         started = time.monotonic()
@@ -388,12 +407,24 @@ class QemuMachine(Machine):
         while self._qemu and self._qemu.exit_status is None and time.monotonic() < deadline:
             time.sleep(0.1)
 
+    def _aborted_at_boot(self) -> bool:
+        """Whether QEMU's emulator failed an assertion, and not the guest's kernel anything."""
+        return (
+            self.config.accel == "tcg"
+            and self._qemu is not None
+            and self._qemu.exit_status == -signal.SIGABRT
+            and self._channel is not None
+            and not self._channel.greeted.is_set()
+            and not self.console.splats
+        )
+
     def _die(self, what: str, why: str) -> NoReturn:
         story = self.console.story()
         if not self._told:
             self._told = True
             note(f"--- from the guest's console ---\n{story}\n---")
-        raise MachineDied(what, why, console=story)
+        died = QemuAborted if self._aborted_at_boot() else MachineDied
+        raise died(what, why, console=story)
 
 
 def _check_installed(kernel: Path) -> None:

@@ -4,7 +4,8 @@
 It runs the guest's real init on the descriptor given for the agent, so that
 everything but the kernel is the real thing, in milliseconds. The kernel
 command line says what else happens: ``fake.console=TEXT`` is printed,
-``fake.silent`` never greets, ``fake.exit=N`` ends with status N.
+``fake.silent`` never greets, ``fake.exit=N`` ends with status N,
+``fake.aborts=FILE`` aborts as many times as FILE has lines, taking one each time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ words = dict(word.partition("=")[::2] for word in sys.argv[sys.argv.index("-appe
 agent = int(re.search(r"id=agent,fd=(\\d+)", " ".join(sys.argv)).group(1))
 for line in words.get("fake.console", "booting").split("|"):
     print(line.replace("_", " "), flush=True)
+if lines := open(words["fake.aborts"]).readlines() if "fake.aborts" in words else []:
+    open(words["fake.aborts"], "w").writelines(lines[1:])
+    print("qemu: Assertion failed", flush=True)
+    os.abort()
 if "fake.exit" in words:
     sys.exit(int(words["fake.exit"]))
 if "fake.silent" in words:

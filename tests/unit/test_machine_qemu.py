@@ -99,6 +99,32 @@ def test_qemu_refusing_its_command_line(kernel):
         QemuMachine(kernel, accel="tcg", append=arguments).boot()
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_qemu_that_aborts_is_started_again(kernel, tmp_path, capsys, times):
+    aborts = tmp_path / "aborts"
+    aborts.write_text("once\n" * times)
+    with QemuMachine(kernel, accel="tcg", append=[f"fake.aborts={aborts}"]) as guest:
+        assert guest.run(["true"]).exit_status == 0
+    assert capsys.readouterr().err.count("Assertion failed; the guest's kernel") == times
+
+
+def test_a_qemu_that_always_aborts(kernel, tmp_path):
+    aborts = tmp_path / "aborts"
+    aborts.write_text("once\n" * 9)
+    with pytest.raises(MachineDied, match="QEMU ended with status -6: qemu: Assertion failed"):
+        QemuMachine(kernel, accel="tcg", append=[f"fake.aborts={aborts}"]).boot()
+    assert len(aborts.read_text().splitlines()) == 9 - qemu.ABORTED_BOOTS
+
+
+def test_an_abort_after_a_splat_is_not_forgiven(kernel, tmp_path):
+    aborts = tmp_path / "aborts"
+    aborts.write_text("once\n")
+    warning = "fake.console=[_0.5]_WARNING:_CPU:_0_PID:_1_at_net/core/falcon.c:1"
+    with pytest.raises(MachineDied, match="QEMU ended with status -6"):
+        QemuMachine(kernel, accel="tcg", append=[warning, f"fake.aborts={aborts}"]).boot()
+    assert aborts.read_text() == ""
+
+
 def test_a_boot_that_hangs_silently(kernel, monkeypatch):
     monkeypatch.setattr(qemu, "SILENCE_S", 0.5)
     monkeypatch.setattr(QemuMachine, "_provoke_backtrace", lambda self: None)
