@@ -83,24 +83,34 @@ def checkpatch(source: Source, patch: Patch) -> None:
 
 @dataclass(frozen=True)
 class Prefix:
-    """The first ``len(stack)`` patches of a series, with Falcon on or off in the configuration."""
+    """The first ``len(stack)`` patches of a series, with Falcon on or off in the configuration.
+
+    ``smp``: in a kernel for several CPUs; Falcon needs one.
+    """
 
     stack: tuple[Patch, ...]
     falcon: bool
+    smp: bool = True
 
     def __str__(self) -> str:
         last = self.stack[-1].name if self.stack else "no patch"
-        return f"up to {last}, {SWITCH}={'y' if self.falcon else 'n'}"
+        switch = f"{SWITCH}={'y' if self.falcon else 'n'}"
+        return f"up to {last}, {switch if self.smp else 'CONFIG_SMP=n'}"
 
 
 def prefixes(stack: Sequence[Patch]) -> list[Prefix]:
-    """Every prefix, each with Falcon off and, once the series has its option, on."""
+    """Every prefix, each with Falcon off and, once the series has its option, on.
+
+    And all patches in a kernel without SMP.
+    """
     found = []
     has_switch = False
     for count in range(1, len(stack) + 1):
         part = tuple(stack[:count])
         has_switch = has_switch or _adds_switch(part[-1])
         found += [Prefix(part, falcon) for falcon in ([False, True] if has_switch else [False])]
+    if stack:
+        found.append(Prefix(tuple(stack), falcon=False, smp=False))
     return found
 
 
@@ -112,8 +122,8 @@ def _adds_switch(patch: Patch) -> bool:
 class PrefixBuilder:
     """Compiles what the series touches, prefix by prefix, in a tree of its own.
 
-    Two build directories, Falcon off and on, so that going through the prefixes
-    compiles little each time.
+    A build directory for each configuration, Falcon off, on, and no SMP, so that
+    going through the prefixes compiles little each time.
     """
 
     def __init__(self, series: Series, source: Source, fragments: Sequence[str] = ("guest",)):
@@ -131,7 +141,7 @@ class PrefixBuilder:
         if stamp.exists():
             return
         with cache.lock(self.tree.lock):
-            new = self._warnings(prefix, whole) - self._baseline()
+            new = self._warnings(prefix, whole) - self._baseline(prefix.smp)
         if new:
             raise FalconError(f"new warnings {prefix}", "; ".join(sorted(new)))
         cache.write_atomically(stamp, f"{prefix}\n")
@@ -144,11 +154,12 @@ class PrefixBuilder:
         self._warnings(prefix, whole=False)
         return self._build_dir(prefix)
 
-    def _baseline(self) -> set[str]:
+    def _baseline(self, smp: bool) -> set[str]:
         """What the unpatched source warns of, in the files that the series will touch."""
-        memory = self._memory(Prefix((), False), whole=False)
+        unpatched = Prefix((), False, smp)
+        memory = self._memory(unpatched, whole=False)
         if not memory.exists():
-            found = self._warnings(Prefix((), False), whole=False)
+            found = self._warnings(unpatched, whole=False)
             cache.write_atomically(memory, json.dumps(sorted(found), indent=1))
         return set(json.loads(memory.read_text()))
 
@@ -156,7 +167,7 @@ class PrefixBuilder:
         """The file that remembers this check's result."""
         inputs = [self.source.key, patches.digest(prefix.stack), str(prefix), str(whole)]
         inputs += [kbuild.compiler_version(), *self._objects(prefix)]
-        key = cache.digest([*inputs, *(path.read_bytes() for path in self.fragments)])
+        key = cache.digest([*inputs, *(path.read_bytes() for path in self._fragments(prefix))])
         return cache_dir() / "checked" / key
 
     def _warnings(self, prefix: Prefix, whole: bool) -> set[str]:
@@ -175,15 +186,19 @@ class PrefixBuilder:
         build_dir = self._build_dir(prefix)
         make = Kbuild(self.tree.path, build_dir, kbuild.jobs_default())
         kbuild.reset_log(build_dir)
+        config.configure(make, self._fragments(prefix), self.series.absent)
+        return make
+
+    def _fragments(self, prefix: Prefix) -> list[Path]:
+        if not prefix.smp:
+            return [config.fragment("uniprocessor")]
         extra = ["falcon"] if prefix.falcon else []
         if prefix.falcon and any(KUNIT_TEST in patch.adds for patch in prefix.stack):
             extra.append("kunit")
-        fragments = [*self.fragments, *map(config.fragment, extra)]
-        config.configure(make, fragments, self.series.absent)
-        return make
+        return [*self.fragments, *map(config.fragment, extra)]
 
     def _build_dir(self, prefix: Prefix) -> Path:
-        switch = "on" if prefix.falcon else "off"
+        switch = "on" if prefix.falcon else "off" if prefix.smp else "up"
         return cache_dir() / "builds" / f"{self.source.key}-check-{switch}"
 
     def _objects(self, prefix: Prefix) -> list[str]:

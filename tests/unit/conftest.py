@@ -57,7 +57,11 @@ def lab(tmp_path, cache_home, monkeypatch) -> Lab:
     """A fake kernel with a series of two patches and a guest fragment."""
     fragments = fakelinux.write(
         tmp_path / "configs",
-        {"guest.config": "CONFIG_NET=y\n", "falcon.config": "CONFIG_NET_FALCON=y\n"},
+        {
+            "guest.config": "CONFIG_NET=y\n",
+            "falcon.config": "CONFIG_NET_FALCON=y\n",
+            "uniprocessor.config": "CONFIG_NET=y\n",
+        },
     )
     monkeypatch.setattr(config, "KERNEL_CONFIGS", fragments)
     series = Series(

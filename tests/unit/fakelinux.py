@@ -58,7 +58,7 @@ net/core/%.o: $(O)/net/core/%.o ;
 
 $(O)/%.o: %.c
 	@mkdir -p $(@D); echo "  CC      $*.o"
-	@$(CC) $(WARN) -c -o $@ $<
+	@$(CC) $(WARN) $$(sed -n 's/^\\(CONFIG_[A-Z_]*\\)=y/-D\\1/p' $(O)/.config) -c -o $@ $<
 
 .PHONY: tinyconfig olddefconfig localmodconfig bzImage all bindeb-pkg
 """

@@ -36,6 +36,7 @@ def test_a_good_series_passes_everything(lab):
         "builds up to 0001-net-step-1.patch, CONFIG_NET_FALCON=y",
         "builds up to 0002-net-step-2.patch, CONFIG_NET_FALCON=n",
         "builds up to 0002-net-step-2.patch, CONFIG_NET_FALCON=y",
+        "builds up to 0002-net-step-2.patch, CONFIG_SMP=n",
     ]
 
 
@@ -55,10 +56,11 @@ def test_git_am_wants_an_author(lab):
 def test_before_the_option_exists_a_prefix_builds_only_without(lab):
     lab.patch(fakelinux.HOOK_DEV, fakelinux.ADD_FALCON)
     found = check.prefixes(patches.load(lab.series))
-    assert [(len(prefix.stack), prefix.falcon) for prefix in found] == [
-        (1, False),
-        (2, False),
-        (2, True),
+    assert [(len(prefix.stack), prefix.falcon, prefix.smp) for prefix in found] == [
+        (1, False, True),
+        (2, False, True),
+        (2, True, True),
+        (2, False, False),
     ]
 
 
@@ -68,6 +70,17 @@ def test_a_prefix_that_does_not_compile_is_named(lab):
     results = outcome(lab)
     failed = [name for name, error in results.items() if error]
     assert failed == [name for name in results if name.startswith("builds up to 0002")]
+
+
+def test_what_compiles_for_several_cpus_alone_is_named(lab):
+    (lab.fragments / "guest.config").write_text("CONFIG_NET=y\nCONFIG_RPS=y\n")
+    needs_rps = "#ifndef CONFIG_RPS\n+#error no RPS\n+#endif\n+int hook_a(void) { return 0; }"
+    hook = fakelinux.HOOK_DEV.replace("int hook_a(void) { return 0; }", needs_rps)
+    lab.patch(
+        fakelinux.ADD_FALCON, hook.replace("-4,4 +4,5", "-4,4 +4,8").replace("+31,5", "+34,5")
+    )
+    failed = [name for name, error in outcome(lab).items() if error]
+    assert failed == ["builds up to 0002-net-step-2.patch, CONFIG_SMP=n"]
 
 
 def test_a_new_warning_fails_and_is_quoted(lab):
