@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Self
@@ -30,6 +31,9 @@ PORT = 9
 # Of the outer UDP header, of the inner Ethernet header, and an address that nobody has.
 TUNNEL_PORT, STRANGER, NOBODY = 50_000, bytes.fromhex("02000000f41c"), "203.0.113.1"
 VNI_IS_VALID = 0x08000000
+# asm-generic/socket.h, linux/if_ether.h
+SO_TIMESTAMPNS, ETH_P_IP = 35, 0x0800
+FRAME_BYTES, COMES_S = 2048, 10.0
 
 
 @dataclass
@@ -114,3 +118,38 @@ class Arrived:
 
     def __sub__(self, other: Self) -> Arrived:
         return Arrived(self.segments - other.segments, self.packets - other.packets)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Seconds from sending a segment until the server stamped it, and until it was seen there."""
+
+    stamped: float
+    came: float
+
+
+class Watch(Closing):
+    """Sees segments as tcpdump would at the server's NIC, with the kernel's time stamps."""
+
+    def __init__(self, rig: Rig):
+        self._socket = rig.server.at().socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self._socket.bind((NIC, ETH_P_IP))
+        self._socket.settimeout(COMES_S)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+
+    def send(self, wire: Wire, stream: Stream) -> Seen:
+        """Send the stream's next segment, and see it come."""
+        sent = time.time()
+        wire.send(stream)
+        while True:
+            data, notes, _, _ = self._socket.recvmsg(FRAME_BYTES, socket.CMSG_SPACE(16))
+            segment = dpkt.ethernet.Ethernet(data).data.data
+            if isinstance(segment, dpkt.tcp.TCP) and segment.sport == stream.port:
+                break
+        came = time.time()
+        seconds, nanoseconds = struct.unpack("qq", notes[0][2])
+        return Seen(seconds + nanoseconds / 1e9 - sent, came - sent)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()

@@ -36,7 +36,7 @@ from rig import (
     trace,
     wait_until,
 )
-from segments import Stream, Wire
+from segments import Stream, Watch, Wire
 
 from harness.overlay import falcon, receiving
 from harness.overlay.modes import rps_cpus
@@ -74,6 +74,8 @@ MERGE_BYTES = 2 << 20
 # the first one. Chance, that is a CPU that stands still, may prevent either, but rarely.
 PAIRS, PAIR_S, HOLD_NS = 100, 0.002, 20_000_000
 FIRST_PORT = 30_000
+# What GRO held came so late: Falcon lets it hold for ten milliseconds at most.
+HELD_S = 0.008
 # More flows than a poll can hand over at once, on as few CPUs as will do, and held for so short a
 # time that it ends in many a poll.
 CROWD, CROWD_PACKETS, CROWD_RATE = 80, 10_000, 5_000.0
@@ -365,6 +367,16 @@ def test_gro_holds_for_as_long_as_the_device_allows(rig: Rig) -> None:
             if at_once < PAIRS // 4 and held > PAIRS // 2:
                 return
     raise AssertionError(f"of {PAIRS} pairs GRO merged {at_once}, and {held} when it could hold")
+
+
+def test_time_of_receipt_is_that_before_the_wait(rig: Rig) -> None:
+    """netdev_tstamp_prequeue, on by default: a packet that waits on another CPU has its time."""
+    switch_on_split(rig)
+    with Wire(rig) as wire, Watch(rig) as watch, holding(rig, HOLD_NS):
+        seen = [watch.send(wire, Stream(FIRST_PORT + number)) for number in range(PAIRS)]
+    held = [packet for packet in seen if packet.came > HELD_S]
+    assert len(held) > PAIRS // 2
+    assert min(packet.stamped for packet in held) < HELD_S / 2
 
 
 def test_timer_polls_a_queue_that_was_woken(rig: Rig) -> None:
