@@ -336,11 +336,8 @@ class FakeReceiver:
         self.came, self.most = 0, most
 
     def report(self) -> Received:
+        self.came = min(self.came + 1, self.most)
         return received(self.came)
-
-    def drain(self, packets: int, _quiet_s: float) -> Received:
-        self.came = min(packets, self.most)
-        return self.report()
 
 
 def test_the_guest_says_how_busy_falcons_cpus_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,17 +358,45 @@ def work(softirqs: int) -> Snapshot:
     return Snapshot({cpu: CpuWork(net_rx=softirqs, processed=2 * softirqs) for cpu in range(7)})
 
 
-def test_the_guest_waits_for_packets_wherever_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Sleeping takes no time, but the clock goes on by it: how long it was."""
+    times: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(times), sleep=times.append)
+    monkeypatch.setattr(guest, "time", clock)
+    monkeypatch.setattr(guest.udpflow, "time", clock)
+    return times
+
+
+def draining(monkeypatch: pytest.MonkeyPatch, *most: int) -> guest.Guest:
+    """A guest whose receivers get so many packets."""
     served = guest.Guest.__new__(guest.Guest)
-    served._receivers = [FakeReceiver(0), FakeReceiver(7), FakeReceiver(2)]  # type: ignore
+    served._receivers = [FakeReceiver(number) for number in most]  # type: ignore[misc]
     monkeypatch.setattr(served, "_late_segments", lambda: 0)
     served._seen, served._cpus = received(0), CPUS
     served._work = work(softirqs=0)
     monkeypatch.setattr(guest.softnet, "snapshot", lambda: work(softirqs=7))
-    first = served.do({"do": "drain", "packets": 5})
-    assert (first["came"]["received"], first["softirqs"], first["received"]) == (5, 6 * 7, 6 * 14)
-    second = served.do({"do": "drain", "packets": 100})
-    assert (second["came"]["received"], second["softirqs"]) == (4, 0)
+    return served
+
+
+def test_the_guest_waits_for_packets_wherever_they_come(
+    monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    """Packets that are under way to one receiver are no loss of another's."""
+    served = draining(monkeypatch, 2, 7, 0)
+    first = served.do({"do": "drain", "packets": 9})
+    assert (first["came"]["received"], first["softirqs"], first["received"]) == (9, 6 * 7, 6 * 14)
+    assert sum(slept) < guest.QUIET_S
+
+
+def test_what_is_lost_is_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    """Not once a receiver."""
+    served = draining(monkeypatch, *[1] * 20)
+    lossy = served.do({"do": "drain", "packets": 100})
+    assert (lossy["came"]["received"], lossy["softirqs"]) == (20, 6 * 7)
+    assert guest.QUIET_S < sum(slept) < guest.QUIET_S + 1
 
 
 class FakeProcess:
