@@ -253,9 +253,14 @@ class Rigs(Closing):
         return rig
 
     def close(self) -> None:
-        """Give up the rig that there is, in good order."""
+        """Give up the rig that there is, in good order. What was measured on it is complete, so
+        what goes wrong now is said, and is no failure of that or of what comes next.
+        """
         self._kept = self._rig = None
-        self._opened.close()
+        try:
+            self._opened.close()
+        except FalconError as error:
+            note(f"giving up a machine that is no longer needed: {error}")
 
     def abandon(self, error: BaseException) -> None:
         """Give it up because of ``error``: nothing is waited for."""

@@ -66,6 +66,23 @@ def test_a_machine_that_failed_is_neither_waited_for_nor_used_again() -> None:
     assert machines.told == ["boot 7", "killed by FalconError", "boot 7", "ended"]
 
 
+def test_a_machine_that_ends_badly_fails_no_measurement_after_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @contextmanager
+    def ends_badly(_boot: Boot) -> Iterator[str]:
+        yield "rig"
+        raise FalconError("the guest hung")
+
+    machines = Machines()
+    opener: Any = machines.opened
+    with Rigs() as rigs:
+        rigs.get(BOOT, ends_badly)  # type: ignore[arg-type]
+        assert rigs.get(BOOT, opener) == "rig of 7"
+        rigs.get(replace(BOOT, smp=8), ends_badly)  # type: ignore[arg-type]
+    assert capsys.readouterr().err.count("no longer needed: the guest hung") == 2
+
+
 def test_ctrl_c_is_passed_on_to_the_machine() -> None:
     machines = Machines()
     opener: Any = machines.opened
