@@ -415,7 +415,7 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
     flows="Flows or connections; default: 1.",
     containers="Containers that they go to; default: 1.",
     rounds="Times each mode is measured, each time with other flows; default: 5.",
-    packets="Messages that are counted each time; default: 10000.",
+    packets="Packets that are counted each time, several to a large message; default: 10000.",
     seconds="Seconds that a measurement by time looks at each time; default: 5.",
     smp="CPUs of the virtual machine, or of --server that are used; default: 7.",
     accel="For figures by time: kvm, tcg (emulation: numbers, but no verdicts), or auto, the"

@@ -11,10 +11,12 @@ can share it. What is measured (`instructions`, `timed`) yields a `Window` a mod
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from math import sqrt
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeVar
@@ -34,6 +36,8 @@ from harness.overlay.topology import tap_client
 from harness.workload.interleave import turns
 
 LEAST_CPUS = 6
+# The mode whose rate others are measured at: what it can take, all can that are compared with it.
+PACER = "con"
 # A ratio is good enough when its standard error is no more than this part of it.
 CERTAIN = 0.03
 FIRST_SOURCE_PORT, SOURCE_PORTS = 20_000, 10_000
@@ -153,22 +157,35 @@ def wavering(samples: Sequence[Window], baseline: str) -> dict[str, float]:
     return {mode: part for mode, part in found.items() if part > CERTAIN}
 
 
-def interleaved(config: Config, take: Callable[[str, int], W]) -> Iterator[W]:
-    """Each mode in turn, round by round: what ``take`` gives for a mode and a round.
+def interleaved(
+    config: Config, rig: Rig, take: Callable[[int, Sequence[str]], Iterable[W]]
+) -> Iterator[W]:
+    """Round by round what ``take`` gives for its number and its modes, in the order of their turns;
+    nothing for a round that is to be left out.
 
-    There are more rounds while ratios waver, and if they do at the end, that is said.
+    There are more rounds while ratios waver, and if they do at the end, that is said. Raises
+    `FalconError` if the kernel of ``rig`` complained, before that window is yielded; and if too
+    many rounds were left out.
     """
     samples: list[W] = []
-    for number, mode in turns(config.mode_names, max(config.rounds, config.most_rounds)):
-        is_whole = len(samples) == number * len(config.mode_names)
-        if is_whole and number >= config.rounds and not wavering(samples, config.baseline):
+    order = turns(config.mode_names, max(config.rounds, config.most_rounds))
+    for number, of_round in groupby(order, itemgetter(0)):
+        enough = len(samples) >= config.rounds * len(config.mode_names)
+        if enough and not wavering(samples, config.baseline):
             break
-        samples.append(take(mode, number))
-        yield samples[-1]
+        for sample in take(number, [mode for _, mode in of_round]):
+            rig.check()
+            samples.append(sample)
+            yield sample
+    rig.check()
     for mode, part in wavering(samples, config.baseline).items():
         note(
             f"{mode} : {config.baseline} is uncertain by {part:.0%}, after"
             f" {len(samples_of(samples, mode))} rounds"
+        )
+    if (had := len(samples) // len(config.mode_names)) < config.rounds:
+        raise FalconError(
+            f"only {had} of {config.rounds} rounds could be measured", "this machine is too busy"
         )
 
 

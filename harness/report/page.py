@@ -193,7 +193,7 @@ def _table(one: Evidence, measure: Measure) -> Table:
 
 # What is known of a window besides, by measure, and how it is told.
 _MORE: dict[str, tuple[str, ...]] = {
-    INSTRUCTIONS: ("packets sent a second",),
+    INSTRUCTIONS: ("messages sent a second",),
     TIME: ("errors", "messages a second asked for"),
 }
 

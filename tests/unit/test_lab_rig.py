@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,16 +136,24 @@ class Number(Window):
     headline = "a number"
 
 
-def windows(rounds: int, most: int, ratio: Callable[[int], float]) -> list[tuple[int, str]]:
-    """Rounds and modes that are taken if falcon is so many times con."""
+def windows(
+    rounds: int, most: int, ratio: Callable[[int], float], without: tuple[int, ...] = ()
+) -> list[tuple[int, str]]:
+    """Rounds and modes that are taken if falcon is so many times con, and rounds ``without``
+    samples are left out.
+    """
     config = timed.Config(Path(), UdpLoad(), ("con", "falcon"), rounds=rounds, most_rounds=most)
 
-    def take(mode: str, number: int) -> Number:
+    def take(number: int, names: Sequence[str]) -> list[Number]:
+        if number in without:
+            return []
         # What the host does to a round it does to both modes.
         drift = 1.0 + number
-        return Number(mode, number, 1, 0, 0, drift * (ratio(number) if mode == "falcon" else 1.0))
+        of = {"con": drift, "falcon": drift * ratio(number)}
+        return [Number(name, number, 1, 0, 0, of[name]) for name in names]
 
-    return [(window.round, window.mode) for window in interleaved(config, take)]
+    rig = Rig(None, None, Plan())  # type: ignore[arg-type]
+    return [(window.round, window.mode) for window in interleaved(config, rig, take)]
 
 
 def test_modes_take_turns_at_being_first() -> None:
@@ -155,6 +163,12 @@ def test_modes_take_turns_at_being_first() -> None:
 def test_ratios_that_agree_need_no_more_rounds(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(windows(3, 6, lambda number: 1.5 + 0.01 * number)) == 2 * 3
     assert "uncertain" not in capsys.readouterr().err
+
+
+def test_rounds_that_are_left_out_are_made_up_for() -> None:
+    assert [number for number, _ in windows(2, 4, lambda _: 1.5, without=(0, 2))] == [1, 1, 3, 3]
+    with pytest.raises(FalconError, match="only 1 of 2 rounds could be measured"):
+        windows(2, 3, lambda _: 1.5, without=(0, 2))
 
 
 def test_rounds_are_added_until_ratios_agree() -> None:
