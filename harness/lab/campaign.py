@@ -278,8 +278,15 @@ def _fits(row: Row, context: dict[str, Any]) -> bool:
 
 
 def _is_complete(experiment: Experiment, rows: Sequence[Row], point: Point, rounds: int) -> bool:
-    counted = Counter(row.sample.mode for row in rows if row.point == point.label)
-    return all(counted[mode] >= rounds for mode in experiment.modes)
+    """Were that many rounds measured in one attempt? What two that were cut short have in common is
+    not one series.
+    """
+    own = [row for row in rows if row.point == point.label]
+    counted = Counter((row.context["started"], row.sample.mode) for row in own)
+    return any(
+        all(counted[started, mode] >= rounds for mode in experiment.modes)
+        for started in {row.context["started"] for row in own}
+    )
 
 
 def _measure(

@@ -21,9 +21,12 @@ from harness.report import instructions, timed
 def show(experiment: Experiment, rows: Sequence[Row]) -> None:
     """Print all there is to say of an experiment; what was cut short is left out, and said."""
     out.rule(_heading(experiment), align="left", style="bold")
-    whole = selection.whole(experiment, rows)
+    whole = selection.attempts(experiment, rows)
     if short := len(rows) - len(whole):
-        out.print(f"Cut short: {short} samples of rounds that lack a mode are kept, not shown.")
+        out.print(
+            f"Cut short: {short} samples of rounds that lack a mode, or of an attempt before, are"
+            " kept, not shown."
+        )
     for point in experiment.points:
         samples = [row.sample for row in whole if row.point == point.label]
         if not samples:

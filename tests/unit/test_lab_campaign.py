@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -289,6 +290,16 @@ def measuring(
     return machines_of(monkeypatch, breaks_after, at).asked
 
 
+class Clock:
+    """A time of which all that counts is how it is written."""
+
+    def __init__(self, at: str):
+        self.at = at
+
+    def isoformat(self, **_: Any) -> str:
+        return self.at
+
+
 def machines_of(monkeypatch: pytest.MonkeyPatch, breaks_after: int = 100, at: str = "") -> Machines:
     machines = Machines(breaks_after, at)
     monkeypatch.setattr(instructions, "opened", machines.opened)
@@ -310,6 +321,20 @@ def test_samples_survive_a_crash_and_the_point_is_measured_again(
     assert len(campaign.load("6.12.7", "own")) == 3
     asked = measuring(monkeypatch)
     assert len(run()) == 4
+    assert len(asked) == 1
+
+
+def test_two_attempts_that_were_cut_short_are_no_complete_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for at in ("08:00", "09:00"):
+        monkeypatch.setattr(campaign, "datetime", SimpleNamespace(now=lambda _, at=at: Clock(at)))
+        measuring(monkeypatch, breaks_after=2)
+        with pytest.raises(FalconError, match="hung"):
+            run()
+    assert len(campaign.load("6.12.7", "own")) == 4
+    asked = measuring(monkeypatch)
+    run()
     assert len(asked) == 1
 
 
@@ -656,6 +681,10 @@ def test_a_figure_that_was_cut_short_says_so(capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     left_out = len(EXPERIMENTS["19"].modes) - 1
     assert f"Cut short: {left_out} samples of rounds that lack a mode" in shown
+    again = [replace(row, context=row.context | {"started": "2025-11-27"}) for row in whole]
+    figures.show(EXPERIMENTS["19"], [*whole[: 2 * left_out], *again])
+    shown = capsys.readouterr().out
+    assert f"Cut short: {2 * left_out} samples" in shown, "no ratio is of two attempts"
     figures.show(EXPERIMENTS["19"], whole)
     assert "Cut short" not in capsys.readouterr().out
 
