@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from harness import tools
 from harness.console import note
@@ -297,12 +297,21 @@ def _measure(
     path = file_of(setup.release, experiment.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     booted = rigs.get(config.boot, setup.hosts.opened if setup.hosts else measure.opened)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a+", encoding="utf-8") as file:
+        _end_the_line(file)
         for sample in measure.measure(config, booted):
             row = Row(experiment.key, point.label, sample, context)
             file.write(row.to_json() + "\n")
             file.flush()
             yield row
+
+
+def _end_the_line(file: TextIO) -> None:
+    """If it was cut short, by a kill or a full disk; or the next row would be lost, too."""
+    file.seek(0)
+    text = file.read()
+    if text and not text.endswith("\n"):
+        file.write("\n")
 
 
 def _told(row: Row, experiment: Experiment) -> str:

@@ -384,6 +384,16 @@ def test_half_a_line_is_left_out(
     assert json.loads(path.read_text().splitlines()[0])["context"]["command"] == "./inv bench"
 
 
+def test_a_row_after_half_a_line_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring(monkeypatch)
+    rows = run()
+    path = campaign.file_of("6.12.7", "own")
+    path.write_text(path.read_text()[:-20])
+    again = run()
+    assert campaign.load("6.12.7", "own") == [*rows[:-1], *again]
+    assert path.read_text().count("\n") == len(rows) + len(again), "and no line is empty"
+
+
 THREE = replace(
     ONE,
     points=tuple(
