@@ -198,17 +198,19 @@ def measurable(
     setup: Setup, experiments: Sequence[Experiment]
 ) -> tuple[list[Experiment], list[str]]:
     """Those that can be measured here; and a line for each reason why others cannot."""
-    refused: dict[str, list[str]] = defaultdict(list)
+    refused: dict[tuple[str, str], list[str]] = defaultdict(list)
     found = []
     for experiment in map(setup.possible, experiments):
         if why := setup.obstacle(experiment):
-            refused[why].append(experiment.figure)
+            refused[why, experiment.measure].append(experiment.figure)
         else:
             found.append(experiment)
     lines = [
-        ("figures {} are" if len(figures) > 1 else "figure {} is").format(", ".join(figures))
+        ("figures {} are" if len(figures) > 1 else "figure {} is").format(
+            ", ".join(figures) + (", by time," if measure == TIME else "")
+        )
         + f" not measurable here: {why}"
-        for why, figures in refused.items()
+        for (why, measure), figures in refused.items()
     ]
     if setup.hosts and any(experiment not in experiments for experiment in found):
         lines.append(
@@ -225,9 +227,8 @@ def run(
 
     Raises `FalconError` at the end if a point failed; what came of it before is among the rows.
     """
-    bar = Bar(
-        "all windows", sum(_windows(setup, experiment, command) for experiment in experiments)
-    )
+    total = sum(_windows(setup, experiment, command) for experiment in experiments)
+    bar = Bar("all windows", total)
     failed: list[str] = []
     with Rigs() as rigs:
         for experiment in experiments:
@@ -238,16 +239,21 @@ def run(
                     note(f"{experiment.name}, {point.label}: measured before")
                     continue
                 rows = [row for row in rows if row.point != point.label]
+                expected, came = setup.rounds * len(experiment.modes), 0
                 try:
                     for row in _measure(setup, experiment, point, context, rigs):
                         rows.append(row)
-                        bar.done += 1
-                        bar.total = max(bar.total or 0, bar.done)
+                        came += 1
+                        if came > expected:  # a round was added
+                            expected += len(experiment.modes)
+                            total += len(experiment.modes)
+                        bar.done, bar.total = bar.done + 1, total
                         note(f"{_told(row, experiment)}; {bar.line()}")
                 except FalconError as error:
                     rigs.abandon(error)
                     failed.append(f"{experiment.name}, {point.label}: {error}")
                     note(f"{failed[-1]}; what came before is kept, and marked as cut short")
+                    total -= expected - came
             yield experiment, rows
     if failed:
         raise FalconError(
