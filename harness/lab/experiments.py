@@ -215,6 +215,7 @@ COUNTED = {
                 *(Point(f"{n} TCP of 4 KB", TcpLoad(4096, flows=n, heat=4)) for n in (4, 8)),
             ),
             claims=("E21",),
+            metrics=("stage capacity",),
             quick=frozenset({"4 UDP of 16 B"}),
         ),
         Experiment(

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from itertools import groupby
 from math import sqrt
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeVar
@@ -42,6 +42,9 @@ PACER = "con"
 CERTAIN = 0.03
 FIRST_SOURCE_PORT, SOURCE_PORTS = 20_000, 10_000
 
+# A number of a window that ratios of two modes are made of; the usual one is the window's own.
+Compared = Callable[[Any], float]
+COMPARED: Compared = attrgetter("compared")
 # net.core's, on top of a mode's.
 Settings = Mapping[str, str | int]
 
@@ -101,6 +104,11 @@ class Config(ABC):
     def boot(self) -> Boot:
         """The machine it takes."""
 
+    @property
+    def compared(self) -> Compared:
+        """What of a window ratios of modes are made of."""
+        return COMPARED
+
 
 @dataclass(frozen=True)
 class Window(ABC):
@@ -136,22 +144,24 @@ def samples_of(samples: Sequence[W], mode: str) -> list[W]:
 # ---- rounds -----------------------------------------------------------------------------------
 
 
-def uncertainty(samples: Sequence[Window], mode: str, baseline: str) -> float:
+def uncertainty(
+    samples: Sequence[Window], mode: str, baseline: str, of: Compared = COMPARED
+) -> float:
     """The standard error of the ratio of ``mode`` to ``baseline``, as a part of it, over the
     rounds that have both; 0 for less than two of them.
     """
-    base = {sample.round: sample.compared for sample in samples_of(samples, baseline)}
+    base = {sample.round: of(sample) for sample in samples_of(samples, baseline)}
     own = samples_of(samples, mode)
-    ratios = [s.compared / base[s.round] for s in own if base.get(s.round)]
+    ratios = [of(s) / base[s.round] for s in own if base.get(s.round)]
     if len(ratios) < 2 or not any(ratios):
         return 0.0
     return stdev(ratios) / fmean(ratios) / sqrt(len(ratios))
 
 
-def wavering(samples: Sequence[Window], baseline: str) -> dict[str, float]:
+def wavering(samples: Sequence[Window], baseline: str, of: Compared = COMPARED) -> dict[str, float]:
     """The uncertainty of each mode's ratio that is too large to tell modes apart."""
     found = {
-        mode: uncertainty(samples, mode, baseline)
+        mode: uncertainty(samples, mode, baseline, of)
         for mode in dict.fromkeys(sample.mode for sample in samples)
     }
     return {mode: part for mode, part in found.items() if part > CERTAIN}
@@ -171,14 +181,14 @@ def interleaved(
     order = turns(config.mode_names, max(config.rounds, config.most_rounds))
     for number, of_round in groupby(order, itemgetter(0)):
         enough = len(samples) >= config.rounds * len(config.mode_names)
-        if enough and not wavering(samples, config.baseline):
+        if enough and not wavering(samples, config.baseline, config.compared):
             break
         for sample in take(number, [mode for _, mode in of_round]):
             rig.check()
             samples.append(sample)
             yield sample
     rig.check()
-    for mode, part in wavering(samples, config.baseline).items():
+    for mode, part in wavering(samples, config.baseline, config.compared).items():
         note(
             f"{mode} : {config.baseline} is uncertain by {part:.0%}, after"
             f" {len(samples_of(samples, mode))} rounds"

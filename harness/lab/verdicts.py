@@ -82,8 +82,7 @@ def stage_capacity(sample: Sample) -> float:
 
     Of several flows a NIC with several queues has several CPUs; here it is one.
     """
-    _, *stage_cpus, _ = sample.work
-    return 1 / max(stage_cpus)
+    return 1 / sample.busiest_stage
 
 
 def total(sample: Sample) -> float:

@@ -58,11 +58,16 @@ def _latency(name: str, title: str) -> Measure:
 
 _BUSIEST = "instructions a packet on the busiest CPU"
 _TOTAL = "instructions a packet on all CPUs"
-_OF_BUSIEST = attrgetter("busiest")
+_BUSIEST_STAGE = "instructions a packet on the busiest of the stages' CPUs"
+_OF_BUSIEST, _OF_STAGE = attrgetter("busiest"), attrgetter("busiest_stage")
 _SOFTIRQS, _STAGES = "NET_RX softirqs a packet", "times that the stack receives a packet"
 MEASURES = {
     INSTRUCTIONS: _named(
         Measure("capacity", "Capacity", _BUSIEST, ",.0f", _OF_BUSIEST, verdicts.capacity, True),
+        Measure(
+            *("stage capacity", "Capacity of the stages", _BUSIEST_STAGE, ",.0f"),
+            *(_OF_STAGE, verdicts.stage_capacity, True),
+        ),
         Measure("total", "Work on all CPUs", _TOTAL, ",.0f", verdicts.total, verdicts.total, True),
         _plain("softirqs", "Softirqs", _SOFTIRQS, ".3f", verdicts.softirqs),
         _plain("stages", "Stages", _STAGES, ".2f", verdicts.stages),

@@ -35,7 +35,7 @@ def show(experiment: Experiment, rows: Sequence[Row]) -> None:
         if experiment.measure == TIME:
             out.print(timed.table(samples, experiment.baseline, title))
             continue
-        out.print(instructions.table(samples, experiment.baseline, title))
+        out.print(instructions.table(samples, experiment.baseline, title, point.load))
         if len(experiment.points) == 1:
             out.print(instructions.group_table(samples))
     found = verdicts(experiment, whole)

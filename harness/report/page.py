@@ -21,7 +21,7 @@ import jinja2
 from harness.errors import FalconError
 from harness.lab import rig, selection, stages, timed
 from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, claims
-from harness.lab.instructions import Sample
+from harness.lab.instructions import Sample, compared
 from harness.lab.loads import TcpLoad
 from harness.lab.rig import samples_of
 from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
@@ -369,11 +369,13 @@ def _notes(one: Evidence) -> Iterator[str]:
 
 def _uncertain(one: Evidence) -> Iterator[str]:
     """Modes whose ratios waver too much from round to round to be told apart."""
-    for point in one.points:
-        modes = rig.wavering(one.samples(point), one.experiment.baseline)
+    counted = one.experiment.measure == INSTRUCTIONS
+    for point in one.experiment.points:
+        of = compared(point.load) if counted else rig.COMPARED
+        modes = rig.wavering(one.samples(point.label), one.experiment.baseline, of)
         if modes:
             listed = ", ".join(f"{mode} {part:.0%}" for mode, part in modes.items())
-            yield f"{one.experiment.axis} {point}: {listed}"
+            yield f"{one.experiment.axis} {point.label}: {listed}"
 
 
 def _cut_short(one: Evidence) -> Iterator[str]:

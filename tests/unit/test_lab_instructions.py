@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,8 @@ from harness.lab.icount import Counts
 from harness.lab.instructions import Batch, Config, Rig, Sample
 from harness.lab.loads import TcpLoad, UdpLoad
 from harness.lab.remote import Drained
+from harness.lab.rig import interleaved
+from harness.lab.verdicts import capacity
 from harness.machine.base import Machine
 from harness.overlay.cpus import CpuPlan
 from harness.overlay.falcon import Counters, CpuRow
@@ -596,15 +598,38 @@ def text_of(table: Any) -> str:
 
 
 def test_ratios_are_of_the_same_round() -> None:
-    gain = reports.ratios(SAMPLES, "falcon", "con", reports.capacity)
+    gain = reports.ratios(SAMPLES, "falcon", "con", capacity)
     assert (gain.median, gain.least, gain.greatest) == pytest.approx((2.0, 2.0, 3.0))
 
 
 def test_table() -> None:
-    text = text_of(reports.table(SAMPLES, "con", "one UDP flow"))
+    text = text_of(reports.table(SAMPLES, "con", "one UDP flow", UdpLoad()))
     row = next(line for line in text.splitlines() if "falcon" in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert cells == ["falcon", "300", "2.00", "2.00 to 3.00", "1.03", "0", "0"]
+
+
+def test_a_hotspot_is_told_by_the_stages_cpus() -> None:
+    """Here all but the first have as much; in the other table that one is the busiest."""
+    text = text_of(reports.table(SAMPLES, "con", "a hotspot", HOT.load))
+    row = next(line for line in text.splitlines() if "falcon" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[1:3] == ["150", f"{80 / 162:.2f}"] and "stage" in text
+
+
+@pytest.mark.parametrize(("load", "rounds"), [(UdpLoad(flows=2), 2), (UdpLoad(flows=2, heat=3), 4)])
+def test_rounds_are_added_while_the_hotspots_ratios_waver(
+    rig: Rig, load: UdpLoad, rounds: int
+) -> None:
+    """Not those of the NIC's CPU, which is busier, and agree."""
+
+    def take(number: int, names: Sequence[str]) -> Iterator[Sample]:
+        for name in names:
+            stage = 100.0 + 200 * (number % 2) if name == "falcon" else 400.0
+            yield replace(sample(name, number, 0, 0), work=(900.0, stage, 100.0))
+
+    config = replace(CONFIG, load=load, rounds=2, most_rounds=4)
+    assert len(list(interleaved(config, rig, take))) == rounds * len(config.mode_names)
 
 
 def test_groups_that_cost_nothing_are_left_out() -> None:
