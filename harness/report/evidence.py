@@ -15,9 +15,10 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import FalconError
-from harness.lab import campaign, selection, verdicts
+from harness.lab import campaign, goals, selection, verdicts
 from harness.lab.campaign import Row
 from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, Experiment, claims
+from harness.lab.goals import Outcome
 from harness.lab.rig import samples_of
 from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, Verdict
 from harness.report import instructions
@@ -110,6 +111,11 @@ class Evidence:
             for measure in MEASURES[self.experiment.measure].values()
             if all(_has(row.sample, measure) for row in self.shown)
         ]
+
+    @property
+    def goals(self) -> list[Outcome]:
+        """How near Falcon is to this project's goals; none where the figure has none."""
+        return goals.outcomes(self.experiment, self.shown)
 
     def unit(self, measure: Measure) -> str:
         """A measure's, of these loads."""

@@ -74,6 +74,7 @@ class Section:
     evidence: Evidence
     findings: Sequence[Finding]
     plots: Sequence[Plot]
+    goals: Table | None
     origin: Table
     notes: Sequence[str]
 
@@ -143,6 +144,7 @@ def _section(kernel: Kernel, one: Evidence) -> Section:
         evidence=one,
         findings=[finding for finding in kernel.findings if finding.figure == key],
         plots=[*(_bars(one, measure) for measure in one.measures), *parts],
+        goals=_goals(one),
         origin=_origin(one),
         notes=list(_notes(one)),
     )
@@ -302,6 +304,13 @@ def _stack(
         plots.stacks({_title(one, p): own for p, own in values.items()}, unit, colours),
         Table(f"{unit[0].upper()}{unit[1:]}", [one.experiment.axis, "", *one.modes], rows),
     )
+
+
+def _goals(one: Evidence) -> Table | None:
+    """A row a goal, for a figure that has some."""
+    rows = [(outcome.goal, outcome.said, outcome.state) for outcome in one.goals]
+    caption = "Speed beside this project's goals"
+    return Table(caption, ("goal", "measured here", ""), rows, heads=1) if rows else None
 
 
 # ---- where numbers come from --------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.errors import FalconError
-from harness.lab import campaign, experiments, instructions, selection, timed, verdicts
+from harness.lab import campaign, experiments, goals, instructions, selection, timed, verdicts
 from harness.lab.campaign import Row, Setup
 from harness.lab.experiments import COUNTED, EXPERIMENTS, INSTRUCTIONS, TIME, TIMED, Experiment
 from harness.lab.instructions import Sample
@@ -737,6 +737,82 @@ def test_a_figure_by_time_fits_a_terminal_and_its_reason_stands_there_once(
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     # What came out of order is not known of every window.
     assert cells[1:] == ["20,000", "250,000", "250,000", "0.50", "0.50 to 0.50", "-", "0"]
+
+
+# ---- goals -------------------------------------------------------------------------------------
+
+
+def reached(figure: str, values: dict[tuple[str, str], dict[str, float]]) -> dict[str, str]:
+    found = goals.outcomes(EXPERIMENTS[figure], rows_of(figure, values))
+    return {outcome.goal: outcome.state for outcome in found}
+
+
+FAST: dict[tuple[str, str], dict[str, float]] = {
+    ("16 B", "con"): {"busiest": 1000.0},
+    ("16 B", "rps-pipe"): {"busiest": 550.0},
+    ("16 B", "falcon"): {"busiest": 650.0, "workers": 4},
+    ("16 B", "falcon+split"): {"busiest": 450.0, "workers": 6},
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "changed", "missed"),
+    [
+        ("con", {}, []),
+        ("falcon", {"busiest": 680.0}, ["capacity of falcon: at least 1.5 times con"]),
+        (
+            "falcon+split",
+            {"busiest": 460.0, "workers": 5},
+            [
+                "capacity of falcon+split: at least 2.2 times con",
+                "capacity of falcon+split: at least 1.2 times rps-pipe",
+            ],
+        ),
+        (
+            "falcon",
+            {"busiest": 650.0, "workers": 5},
+            ["all CPUs of falcon: at most 1.05 times con"],
+        ),
+    ],
+)
+def test_goals_of_one_flow(mode: str, changed: dict[str, float], missed: list[str]) -> None:
+    found = reached("10", FAST | ({("16 B", mode): changed} if changed else {}))
+    assert len(found) == 6
+    names = [goal for goal, state in found.items() if state == "missed"]
+    assert len(names) == len(missed)
+    assert all(name.endswith(end) for name, end in zip(names, missed, strict=True))
+
+
+def test_goals_of_several_flows_and_of_containers() -> None:
+    """Two that differ by what is uncertain are the same; one flow is not asked for."""
+    values = {(n, mode): {} for n in ("1", "4", "8") for mode in ("con", "falcon", "falcon+split")}
+    values["1", "falcon"] = {"busiest": 1500.0}
+    values["4", "falcon"] = {"busiest": 1020.0}
+    values["8", "falcon+split"] = {"busiest": 1050.0}
+    found = reached("13", values)
+    assert found["capacity of falcon: never below con"] == "reached"
+    assert found["capacity of falcon+split: never below con"] == "missed"
+    assert set(reached("14", {("40", "con"): {}, ("40", "falcon"): {}}).values()) == {
+        "not measured",
+        "reached",
+    }
+    assert reached("4", {("16 B", "con"): {}}) == {} == reached("13-time", {("1", "con"): {}})
+
+
+def test_a_packet_out_of_order_misses_a_goal() -> None:
+    rows = rows_of("13", {("4", mode): {} for mode in ("con", "falcon")})
+    late = [replace(row, sample=replace(row.sample, out_of_order=3)) for row in rows]
+    for mode, state, said in (("con", "reached", "0 of 2,000"), ("falcon", "missed", "6 of 2,000")):
+        mixed = [b if b.sample.mode == mode else a for a, b in zip(rows, late, strict=True)]
+        order = goals.outcomes(EXPERIMENTS["13"], mixed)[-1]
+        assert (order.state, order.said) == (state, said)
+
+
+def test_goals_are_shown_with_their_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {("2", mode): {} for mode in EXPERIMENTS["14"].modes}
+    figures.show(EXPERIMENTS["14"], rows_of("14", values))
+    shown = capsys.readouterr().out
+    assert "goals" in shown and "never below con" in shown and "2: 1.00" in shown
 
 
 # ---- verdicts by time -------------------------------------------------------------------------

@@ -310,6 +310,9 @@ def test_ratios_on_the_page_are_those_of_the_rounds(html: str) -> None:
 def test_every_number_has_its_kernel_commit_machine_and_command(html: str) -> None:
     origins = [row for row in Parsed(html).texts() if CONTEXT["commit"] in row]
     assert len(origins) == len(COUNTED) + 1
+    wanted = [row for row in Parsed(html).texts() if row[0].endswith("at least 1.5 times con")]
+    (of_one,) = (one.goals[0] for one in [Evidence(COUNTED["10"], (), rows_of("10"))])
+    assert wanted == [[of_one.goal, of_one.said, of_one.state]]
     told = ("kernel", "commit", "host", "cpus", "packets", "started", "command")
     assert origins[0][1:] == [str(CONTEXT[name]) for name in told]
 
@@ -406,7 +409,7 @@ def test_page_json_and_csv_are_written(tmp_path: Path) -> None:
     written = page.write(evidence.collect(), tmp_path / "new" / "report")
     assert written == tmp_path / "new" / "report" / "report.html"
     data = json.loads(written.with_name("report.json").read_text())
-    assert len(data["findings"]) == 26
+    assert len(data["findings"]) == 26 and data["goals"] == []
     number = next(n for n in data["numbers"] if (n["figure"], n["mode"]) == ("19", "falcon"))
     busiest = sorted(sample("falcon", n).busiest for n in range(ROUNDS - 1))
     assert number["capacity"]["counted"] == {
