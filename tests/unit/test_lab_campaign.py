@@ -572,18 +572,55 @@ def test_softirqs_and_stages_a_packet() -> None:
 
 @pytest.mark.parametrize(("falcon", "state"), [(500.0, "reproduced"), (900.0, "not reproduced")])
 def test_a_gain_of_up_to_so_much(falcon: float, state: str) -> None:
-    values = {("4", "con"): {}, ("4", "falcon"): {"busiest": falcon}}
+    values = {("4", "con"): {}, ("4", "falcon"): {"busiest": falcon}, ("4", "host"): HOST}
     assert states("13", values) == {"E16": state}
 
 
-def test_a_gain_here_does_not_make_up_for_a_loss_there() -> None:
+HOST = {"busiest": 350.0}
+LIKE_THE_PAPERS_FLOWS: dict[tuple[str, str], dict[str, float]] = {
+    **{("1", "con"): {}, ("1", "falcon"): {"busiest": 600.0}, ("1", "host"): HOST},
+    **{("4", "con"): {}, ("4", "falcon"): {"busiest": 500.0}, ("4", "host"): HOST},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "state"),
+    [
+        ({}, "reproduced"),
+        # A gain here does not make up for a loss there, nor one flow's for those of several.
+        ({("1", "falcon"): {"busiest": 1100.0}}, "not reproduced"),
+        ({("4", "falcon"): {"busiest": 980.0}}, "not reproduced"),
+        ({("4", "host"): {"busiest": 100.0}}, "not reproduced"),
+        ({("4", "host"): {"busiest": 600.0}}, "not reproduced"),
+    ],
+)
+def test_several_flows(changed: dict[tuple[str, str], dict[str, float]], state: str) -> None:
+    assert states("13", LIKE_THE_PAPERS_FLOWS | changed) == {"E16": state}
+
+
+def test_one_flow_alone_says_nothing_of_several() -> None:
+    one = {key: kinds for key, kinds in LIKE_THE_PAPERS_FLOWS.items() if key[0] == "1"}
+    assert states("13", one) == {"E16": "not measured"}
+
+
+@pytest.mark.parametrize(("one", "state"), [(1020.0, "reproduced"), (1300.0, "not reproduced")])
+def test_one_flow_by_time_is_as_fast_as_ever(one: float, state: str) -> None:
     values = {
-        ("1", "con"): {},
-        ("1", "falcon"): {"busiest": 1100.0},
-        ("4", "con"): {},
-        ("4", "falcon"): {"busiest": 500.0},
+        **{("1", "con"): {}, ("1", "falcon"): {"rate": one}, ("1", "host"): {"rate": 1100.0}},
+        **{("4", "con"): {}, ("4", "falcon"): {"rate": 1700.0}, ("4", "host"): {"rate": 2500.0}},
     }
-    assert states("13", values) == {"E16": "not reproduced"}
+    assert states("13-time", values) == {"E16": state}
+
+
+@pytest.mark.parametrize(("six", "state"), [(700.0, "reproduced"), (990.0, "not reproduced")])
+def test_containers_by_instructions(six: float, state: str) -> None:
+    """Two of them are as one flow is, and 20 are another claim."""
+    busiest = {"2": 500.0, "6": six, "10": 1000.0, "20": 1500.0}
+    values = {(n, "falcon"): {"busiest": work} for n, work in busiest.items()}
+    values |= {(n, "con"): {} for n in busiest}
+    assert states("14", values) == {"E18": state}
+    few = {key: kinds for key, kinds in values.items() if key[0] in ("2", "20")}
+    assert states("14", few) == {"E18": "not measured"}
 
 
 @pytest.mark.parametrize(
@@ -604,18 +641,68 @@ def test_splitting_helps_host_and_overlay(split: float, falcon: float, state: st
     assert states("13cd", values) == {"E17": state}
 
 
-def test_the_better_of_split_and_not_is_held_against_host() -> None:
-    values = {
-        ("16 B", "host"): {"busiest": 800.0},
-        ("16 B", "con"): {"busiest": 2000.0},
-        ("16 B", "falcon"): {"busiest": 1500.0},
-        ("16 B", "falcon+split"): {"busiest": 900.0},
-        ("1422 B", "host"): {"busiest": 800.0},
-        ("1422 B", "con"): {"busiest": 1200.0},
-        ("1422 B", "falcon"): {"busiest": 1500.0},
-        ("1422 B", "falcon+split"): {"busiest": 1000.0},
+SIZES: dict[tuple[str, str], dict[str, float]] = {
+    ("16 B", "host"): {"busiest": 800.0},
+    ("16 B", "con"): {"busiest": 2000.0},
+    ("16 B", "falcon"): {"busiest": 1500.0},
+    ("16 B", "falcon+split"): {"busiest": 1000.0},
+    ("4096 B", "host"): {"busiest": 800.0},
+    ("4096 B", "con"): {"busiest": 1200.0},
+    ("4096 B", "falcon"): {"busiest": 1500.0},
+    ("4096 B", "falcon+split"): {"busiest": 900.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "e3", "e10"),
+    [
+        ({}, "reproduced", "reproduced"),
+        ({("4096 B", "con"): {"busiest": 780.0}}, "not reproduced", "reproduced"),
+        ({("16 B", "con"): {"busiest": 1000.0}}, "not reproduced", "reproduced"),
+        ({("16 B", "falcon+split"): {"busiest": 790.0}}, "reproduced", "not reproduced"),
+        ({("4096 B", "falcon+split"): {"busiest": 1000.0}}, "reproduced", "not reproduced"),
+    ],
+)
+def test_by_size_host_is_ahead_of_the_overlay_and_of_falcon(
+    changed: dict[tuple[str, str], dict[str, float]], e3: str, e10: str
+) -> None:
+    """Of Falcon the better of split and not counts."""
+    assert states("10", SIZES | changed) == {"E3": e3, "E10": e10}
+
+
+def test_large_packets_alone_say_nothing_of_small_ones() -> None:
+    large = {key: kinds for key, kinds in SIZES.items() if key[0] == "4096 B"}
+    assert states("10", large)["E10"] == "not measured"
+
+
+def test_where_the_program_bounds_every_mode_is_said() -> None:
+    rows = [
+        replace(row, sample=replace(row.sample, work=row.sample.work[::-1]))
+        if row.point == "4096 B"
+        else row
+        for row in rows_of("10", SIZES)
+    ]
+    said = {v.claim.name: v.said for v in verdicts.verdicts(EXPERIMENTS["10"], rows)}["E10"]
+    assert said.endswith("; the receiving program bounds every mode at 4096 B")
+
+
+@pytest.mark.parametrize(
+    ("busiest", "softirqs", "e25", "e26"),
+    [
+        (1050.0, 1.45, "reproduced", "reproduced"),
+        (1200.0, 1.45, "not reproduced", "reproduced"),
+        (500.0, 1.45, "not reproduced", "reproduced"),
+        (1050.0, 0.65, "reproduced", "not reproduced"),
+        (1050.0, 1.7, "reproduced", "not reproduced"),
+    ],
+)
+def test_what_a_packet_costs(busiest: float, softirqs: float, e25: str, e26: str) -> None:
+    values: dict[tuple[str, str], dict[str, float]] = {
+        ("16 B", "host"): {"busiest": 600.0},
+        ("16 B", "con"): {},
+        ("16 B", "falcon"): {"busiest": busiest, "softirqs": softirqs},
     }
-    assert states("10", values) == {"E3": "reproduced", "E10": "reproduced"}
+    assert states("19", values) == {"E25": e25, "E26": e26}
 
 
 @pytest.mark.parametrize(
