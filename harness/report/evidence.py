@@ -21,6 +21,7 @@ from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, Experiment,
 from harness.lab.goals import Outcome
 from harness.lab.rig import samples_of
 from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, Verdict
+from harness.machine import accel
 from harness.report import instructions
 from harness.report.interleaved import Spread
 
@@ -242,7 +243,9 @@ def _findings(release: str, figures: dict[str, Evidence]) -> Iterator[Finding]:
             yield from shown
         elif own:
             why = "; ".join(finding.verdict.said for finding in own)
-            yield Finding(release, "", Verdict(claim, NOT_MEASURED, why))
+            nowhere = all(finding.state == NOT_MEASURABLE for finding in own)
+            state = NOT_MEASURABLE if nowhere else NOT_MEASURED
+            yield Finding(release, "", Verdict(claim, state, why))
         else:
             yield Finding(release, "", Verdict(claim, NOT_MEASURABLE, claim.unmeasured))
 
@@ -251,11 +254,13 @@ def _verdicts(evidence: Evidence) -> list[Verdict]:
     """Those of a figure; if only some of its points were measured, they say so."""
     experiment = evidence.experiment
     if not evidence.shown:
-        why = "no round is whole" if evidence.rows else "not measured on this kernel yet"
-        if experiment.measure == TIME and not evidence.rows:
-            why += ", which takes KVM or a real machine"
+        state, why = NOT_MEASURED, "not measured on this kernel yet"
+        if evidence.rows:
+            why = "no round is whole"
+        elif experiment.measure == TIME and (trouble := accel.kvm_trouble()):
+            state, why = NOT_MEASURABLE, f"time takes KVM or real hosts, and {trouble}"
         why = f"{experiment.name}: {why}"
-        return [Verdict(claims()[name], NOT_MEASURED, why) for name in experiment.claims]
+        return [Verdict(claims()[name], state, why) for name in experiment.claims]
     found = verdicts.verdicts(experiment, evidence.shown)
     # All have the same reason, or none.
     if any(verdict.state == NOT_MEASURABLE for verdict in found):
