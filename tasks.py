@@ -530,13 +530,18 @@ def _measurable(setup, chosen):
     return measured
 
 
+def _command(argv):
+    """What a user types for these words; ./inv itself says where the tasks are."""
+    words = argv[3:] if argv[1:2] == ["--search-root"] else argv[1:]
+    return shlex.join(["./inv", *words])
+
+
 def _measure(setup, experiments):
     """Measure them, and show each as soon as it is complete."""
     from harness.lab import campaign
     from harness.report import figures
 
-    command = shlex.join(["./inv", *sys.argv[1:]])
-    for experiment, rows in campaign.run(setup, experiments, command):
+    for experiment, rows in campaign.run(setup, experiments, _command(sys.argv)):
         figures.show(experiment, rows)
         note(f"every sample is in {campaign.file_of(setup.release, experiment.key)}")
 

@@ -127,6 +127,8 @@ class Campaign:
 
     def run(self, setup, experiments, command):
         self.setup, self.keys = setup, [experiment.key for experiment in experiments]
+        self.modes = {experiment.key: experiment.modes for experiment in experiments}
+        self.command = command
         yield from ((experiment, []) for experiment in experiments)
 
 
