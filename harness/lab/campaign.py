@@ -26,7 +26,7 @@ from harness.console import note
 from harness.errors import FalconError
 from harness.kernel.progress import Bar
 from harness.lab import instructions, rig, timed
-from harness.lab.experiments import INSTRUCTIONS, TIME, Experiment, Point
+from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, Experiment, Point
 from harness.lab.pair import Pair
 from harness.lab.rig import Rigs, Window
 from harness.machine import accel as accelerators
@@ -95,6 +95,9 @@ class Setup:
 
     def obstacle(self, experiment: Experiment) -> str:
         """Why an experiment cannot be measured here; "" if it can."""
+        usual = EXPERIMENTS.get(experiment.key, experiment).modes
+        if len(self.possible(replace(experiment, modes=usual)).modes) > len(experiment.modes) == 1:
+            return f"it compares none of the modes that were named with {experiment.baseline}"
         if self.hosts is not None:
             return self._obstacle_on(self.hosts, experiment)
         needs_kvm = experiment.measure == TIME and self.accel == "auto"

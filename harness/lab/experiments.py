@@ -10,8 +10,8 @@ are both.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -100,6 +100,11 @@ class Experiment:
     def programs(self) -> tuple[str, ...]:
         """What has to be installed for its loads."""
         return tuple(dict.fromkeys(name for p in self.points for name in p.load.programs))
+
+    def among(self, names: Collection[str]) -> Experiment:
+        """It, with those of its modes that are named, and the baseline, which a ratio takes."""
+        wanted = {self.baseline, *names}
+        return replace(self, modes=tuple(name for name in self.modes if name in wanted))
 
     def chosen(self, quick: bool) -> tuple[Point, ...]:
         """The points to measure."""
