@@ -471,7 +471,7 @@ def single(load: Load, modes: tuple[str, ...], by_time: bool = False) -> Experim
     By instructions if they can be counted of it, otherwise, or if it is to be, ``by_time``.
     """
     counted = isinstance(load, COUNTABLE) and not by_time
-    label = f"{load.size} B, {load.flows} flows, {load.containers} containers"
+    label = f"{load.protocol}, {load.size} B, {load.flows} flows, {load.containers} containers"
     return Experiment(
         figure="own",
         title=str(load),

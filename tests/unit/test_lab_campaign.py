@@ -19,7 +19,7 @@ from harness.lab import campaign, experiments, goals, instructions, selection, t
 from harness.lab.campaign import Row, Setup
 from harness.lab.experiments import COUNTED, EXPERIMENTS, INSTRUCTIONS, TIME, TIMED, Experiment
 from harness.lab.instructions import Sample
-from harness.lab.loads import MemcachedLoad, UdpLoad
+from harness.lab.loads import MemcachedLoad, TcpLoad, UdpLoad
 from harness.lab.pair import Facts, Pair, Site, Wire
 from harness.lab.rig import Boot, Config
 from harness.machine import LocalMachine, accel
@@ -102,6 +102,12 @@ def test_a_figure_may_have_both_measures() -> None:
 )
 def test_a_load_of_ones_own(load: UdpLoad, measure: str) -> None:
     assert experiments.single(load, ("con", "falcon")).measure == measure
+
+
+def test_loads_by_different_protocols_are_different_points() -> None:
+    """Or the one was said to be measured when the other was."""
+    points = [experiments.single(load(64), ("con",)).points for load in (UdpLoad, TcpLoad)]
+    assert points[0][0].label != points[1][0].label
 
 
 def test_a_figure_that_is_not_there() -> None:
