@@ -256,19 +256,18 @@ class Rounds:
             threshold = find_threshold(self._rig, self._config, number, first)
             if threshold is None:
                 return []
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            self._rate = max(first / 2**attempt, LEAST_RATE / self._config.load.packets)
             # How busy a CPU is goes with the rate.
             settings = _hot_settings(threshold and threshold * self._rate / first)
             samples = self._samples(number, names, settings)
             if len(samples) == len(names):
                 return samples
-            failed = names[len(samples)]
-            self._rate = max(self._rate / 2, LEAST_RATE / self._config.load.packets)
             note(
-                f"round {number + 1}: {failed} lost packets, or its sender was held up; all modes"
-                f" again, at {self._rate:,.0f} messages/s"
+                f"round {number + 1}, at {self._rate:,.0f} messages/s: {names[len(samples)]} lost"
+                " packets, or its sender was held up"
             )
-        note(f"round {number + 1} is left out: {failed} lost packets at every rate")
+        note(f"round {number + 1} is left out")
         return []
 
     def _samples(self, number: int, names: Sequence[str], settings: Settings) -> list[Sample]:

@@ -178,10 +178,8 @@ def test_figures_in_some_of_their_modes(monkeypatch, campaigned, capsys):
         "13cd": ("host", "rps-pipe", "falcon"),
     }
     told = capsys.readouterr().err
-    assert (
-        "figure 2 is not measurable here: it compares none of the modes that were named with host"
-        in told
-    )
+    why = "it compares none of the modes that were named with host"
+    assert f"figure 2 is not measurable here: {why}" in told
     assert run_task(monkeypatch, "bench", "--figure", "14") == 0
     assert campaigned.modes == {"14": COUNTED["14"].modes}
     assert run_task(monkeypatch, "bench") == 0
