@@ -95,6 +95,7 @@ class Setup:
 
     def obstacle(self, experiment: Experiment) -> str:
         """Why an experiment cannot be measured here; "" if it can."""
+        # A load of one's own may have one mode; a figure has one where --modes left it no other.
         usual = EXPERIMENTS.get(experiment.key, experiment).modes
         if len(self.possible(replace(experiment, modes=usual)).modes) > len(experiment.modes) == 1:
             return f"it compares none of the modes that were named with {experiment.baseline}"

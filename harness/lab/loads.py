@@ -14,8 +14,9 @@ from harness.errors import FalconError
 
 # udpflow tells 256 flows apart, and a mode has two turns.
 MAX_FLOWS = 128
-# What of a message fits into a packet on the wire, about: an MTU of 1500, and VXLAN's headers.
-PACKET_BYTES = 1400
+# The most of a message that fits into a packet of an MTU of 1500, beside VXLAN's headers and UDP's;
+# TCP's segments are a little smaller.
+PACKET_BYTES = 1422
 
 
 @dataclass(frozen=True)
