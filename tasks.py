@@ -36,6 +36,9 @@ HELP = {
     "host": "A host, [user@]name[:port] or a name of ~/.ssh/config; may be given several times.",
     "ask_password": "Ask for a password, for the login where no key does, and for sudo.",
 }
+# What bench sends unless told, and the modes it compares.
+LOAD = {"protocol": "udp", "size": 16, "flows": 1, "containers": 1}
+DEFAULT_MODES = ("con", "rps-pipe", "falcon-static", "falcon", "falcon+split")
 # Options that may be given several times.
 ITERABLE = ["host"]
 
@@ -408,14 +411,15 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
     figure="Figures of the paper, by commas; without it the load that is given below.",
     all="All figures that can be measured here; the others are named, with the reason.",
     quick="Few points, rounds and packets, short windows: a smoke.",
-    modes="Modes to compare, by commas, the baseline first; default: all but host ones.",
+    modes="Modes to compare, by commas; of a figure those that it has, with its baseline, default:"
+    " all. Of another load the first one is the baseline; default: all but host ones.",
     protocol="udp (udpflow), tcp (iperf3), or by time sockperf-udp, sockperf-tcp, memcached, web;"
     " default: udp.",
     size="Bytes of payload a message: a datagram, a write to TCP, a value, a page; default: 16.",
     flows="Flows or connections; default: 1.",
     containers="Containers that they go to; default: 1.",
     rounds="Times each mode is measured, each time with other flows; default: 5.",
-    packets="Messages that are counted each time; default: 10000.",
+    packets="Packets that are counted each time, several to a large message; default: 10000.",
     seconds="Seconds that a measurement by time looks at each time; default: 5.",
     smp="CPUs of the virtual machine, or of --server that are used; default: 7.",
     accel="For figures by time: kvm, tcg (emulation: numbers, but no verdicts), or auto, the"
@@ -434,11 +438,11 @@ def bench(
     figure=None,
     all=False,
     quick=False,
-    modes="con,rps-pipe,falcon-static,falcon,falcon+split",
-    protocol="udp",
-    size=16,
-    flows=1,
-    containers=1,
+    modes=None,
+    protocol=LOAD["protocol"],
+    size=LOAD["size"],
+    flows=LOAD["flows"],
+    containers=LOAD["containers"],
     rounds=5,
     packets=10_000,
     seconds=5.0,
@@ -460,13 +464,13 @@ def bench(
     """
     from harness.lab import campaign, experiments, loads
 
-    if all or figure == "all":
-        chosen = list(experiments.EXPERIMENTS.values())
-    elif figure:
-        chosen = [one for name in figure.split(",") for one in experiments.named(name)]
+    load = {"protocol": protocol, "size": size, "flows": flows, "containers": containers}
+    names = modes.split(",") if modes else []
+    if all or figure:
+        chosen = _figures("all" if all else figure, names, load)
     else:
-        load = loads.of(protocol, size=size, flows=flows, containers=containers)
-        chosen = [experiments.single(load, tuple(modes.split(",")), by_time=bool(server))]
+        names = tuple(names or DEFAULT_MODES)
+        chosen = [experiments.single(loads.of(**load), names, by_time=bool(server))]
     setup = campaign.Setup(
         Path(), "", rounds, packets, smp, mem, seconds=float(seconds), accel=accel
     )
@@ -480,6 +484,24 @@ def bench(
             todo="leave --source, --git, --rev and --accel out",
         )
     _bench_hosts(setup, chosen, server, client, _access(ask_password), address)
+
+
+def _figures(figure, names, load):
+    """The experiments of figures, by commas, in the modes of these ``names``, if there are any;
+    ``load``: what was asked for beside, which cannot be.
+    """
+    from harness.lab import experiments
+    from harness.overlay import modes
+
+    if given := [f"--{name}" for name, value in load.items() if value != LOAD[name]]:
+        raise FalconError("a figure has loads of its own", todo=f"leave {', '.join(given)} out")
+    for name in names:
+        modes.named(name)
+    if figure == "all":
+        chosen = list(experiments.EXPERIMENTS.values())
+    else:
+        chosen = [one for name in figure.split(",") for one in experiments.named(name)]
+    return [one.among(names) for one in chosen] if names else chosen
 
 
 def _bench_hosts(setup, chosen, server, client, access, address):
@@ -530,13 +552,18 @@ def _measurable(setup, chosen):
     return measured
 
 
+def _command(argv):
+    """What a user types for these words; ./inv itself says where the tasks are."""
+    words = argv[3:] if argv[1:2] == ["--search-root"] else argv[1:]
+    return shlex.join(["./inv", *words])
+
+
 def _measure(setup, experiments):
     """Measure them, and show each as soon as it is complete."""
     from harness.lab import campaign
     from harness.report import figures
 
-    command = shlex.join(["./inv", *sys.argv[1:]])
-    for experiment, rows in campaign.run(setup, experiments, command):
+    for experiment, rows in campaign.run(setup, experiments, _command(sys.argv)):
         figures.show(experiment, rows)
         note(f"every sample is in {campaign.file_of(setup.release, experiment.key)}")
 

@@ -8,7 +8,7 @@ All are spoken to by a ``dialogue``. On it ``instructions`` compares
 modes by what emulated CPUs execute (``icount`` counts it, ``stages`` says what a kernel
 function belongs to), and ``timed`` by time. ``experiments`` are the paper's figures,
 ``campaign`` measures them, ``selection`` says which samples belong together, ``verdicts`` puts
-claim beside measurement.
+claim beside measurement, and ``goals`` what this project wants.
 
 What cannot be booted is modelled: ``model`` asks ``pipeline``, a simulation, about a ``scenario``,
 with costs of ``stagecosts`` and placement by ``pick``, which is the kernel's.

@@ -19,14 +19,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from harness import tools
 from harness.console import note
 from harness.errors import FalconError
 from harness.kernel.progress import Bar
 from harness.lab import instructions, rig, timed
-from harness.lab.experiments import INSTRUCTIONS, TIME, Experiment, Point
+from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, Experiment, Point
 from harness.lab.pair import Pair
 from harness.lab.rig import Rigs, Window
 from harness.machine import accel as accelerators
@@ -95,6 +95,10 @@ class Setup:
 
     def obstacle(self, experiment: Experiment) -> str:
         """Why an experiment cannot be measured here; "" if it can."""
+        # A load of one's own may have one mode; a figure has one where --modes left it no other.
+        usual = EXPERIMENTS.get(experiment.key, experiment).modes
+        if len(self.possible(replace(experiment, modes=usual)).modes) > len(experiment.modes) == 1:
+            return f"it compares none of the modes that were named with {experiment.baseline}"
         if self.hosts is not None:
             return self._obstacle_on(self.hosts, experiment)
         needs_kvm = experiment.measure == TIME and self.accel == "auto"
@@ -198,17 +202,19 @@ def measurable(
     setup: Setup, experiments: Sequence[Experiment]
 ) -> tuple[list[Experiment], list[str]]:
     """Those that can be measured here; and a line for each reason why others cannot."""
-    refused: dict[str, list[str]] = defaultdict(list)
+    refused: dict[tuple[str, str], list[str]] = defaultdict(list)
     found = []
     for experiment in map(setup.possible, experiments):
         if why := setup.obstacle(experiment):
-            refused[why].append(experiment.figure)
+            refused[why, experiment.measure].append(experiment.figure)
         else:
             found.append(experiment)
     lines = [
-        ("figures {} are" if len(figures) > 1 else "figure {} is").format(", ".join(figures))
+        ("figures {} are" if len(figures) > 1 else "figure {} is").format(
+            ", ".join(figures) + (", by time," if measure == TIME else "")
+        )
         + f" not measurable here: {why}"
-        for why, figures in refused.items()
+        for (why, measure), figures in refused.items()
     ]
     if setup.hosts and any(experiment not in experiments for experiment in found):
         lines.append(
@@ -225,9 +231,8 @@ def run(
 
     Raises `FalconError` at the end if a point failed; what came of it before is among the rows.
     """
-    bar = Bar(
-        "all windows", sum(_windows(setup, experiment, command) for experiment in experiments)
-    )
+    total = sum(_windows(setup, experiment, command) for experiment in experiments)
+    bar = Bar("all windows", total)
     failed: list[str] = []
     with Rigs() as rigs:
         for experiment in experiments:
@@ -238,16 +243,21 @@ def run(
                     note(f"{experiment.name}, {point.label}: measured before")
                     continue
                 rows = [row for row in rows if row.point != point.label]
+                expected, came = setup.rounds * len(experiment.modes), 0
                 try:
                     for row in _measure(setup, experiment, point, context, rigs):
                         rows.append(row)
-                        bar.done += 1
-                        bar.total = max(bar.total or 0, bar.done)
+                        came += 1
+                        if came > expected:  # a round was added
+                            expected += len(experiment.modes)
+                            total += len(experiment.modes)
+                        bar.done, bar.total = bar.done + 1, total
                         note(f"{_told(row, experiment)}; {bar.line()}")
                 except FalconError as error:
                     rigs.abandon(error)
                     failed.append(f"{experiment.name}, {point.label}: {error}")
                     note(f"{failed[-1]}; what came before is kept, and marked as cut short")
+                    total -= expected - came
             yield experiment, rows
     if failed:
         raise FalconError(
@@ -278,8 +288,15 @@ def _fits(row: Row, context: dict[str, Any]) -> bool:
 
 
 def _is_complete(experiment: Experiment, rows: Sequence[Row], point: Point, rounds: int) -> bool:
-    counted = Counter(row.sample.mode for row in rows if row.point == point.label)
-    return all(counted[mode] >= rounds for mode in experiment.modes)
+    """Were that many rounds measured in one attempt? What two that were cut short have in common is
+    not one series.
+    """
+    own = [row for row in rows if row.point == point.label]
+    counted = Counter((row.context["started"], row.sample.mode) for row in own)
+    return any(
+        all(counted[started, mode] >= rounds for mode in experiment.modes)
+        for started in {row.context["started"] for row in own}
+    )
 
 
 def _measure(
@@ -290,12 +307,21 @@ def _measure(
     path = file_of(setup.release, experiment.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     booted = rigs.get(config.boot, setup.hosts.opened if setup.hosts else measure.opened)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a+", encoding="utf-8") as file:
+        _end_the_line(file)
         for sample in measure.measure(config, booted):
             row = Row(experiment.key, point.label, sample, context)
             file.write(row.to_json() + "\n")
             file.flush()
             yield row
+
+
+def _end_the_line(file: TextIO) -> None:
+    """If it was cut short, by a kill or a full disk; or the next row would be lost, too."""
+    file.seek(0)
+    text = file.read()
+    if text and not text.endswith("\n"):
+        file.write("\n")
 
 
 def _told(row: Row, experiment: Experiment) -> str:

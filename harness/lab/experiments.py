@@ -10,8 +10,8 @@ are both.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -100,6 +100,11 @@ class Experiment:
     def programs(self) -> tuple[str, ...]:
         """What has to be installed for its loads."""
         return tuple(dict.fromkeys(name for p in self.points for name in p.load.programs))
+
+    def among(self, names: Collection[str]) -> Experiment:
+        """It, with those of its modes that are named, and the baseline, which a ratio takes."""
+        wanted = {self.baseline, *names}
+        return replace(self, modes=tuple(name for name in self.modes if name in wanted))
 
     def chosen(self, quick: bool) -> tuple[Point, ...]:
         """The points to measure."""
@@ -215,6 +220,7 @@ COUNTED = {
                 *(Point(f"{n} TCP of 4 KB", TcpLoad(4096, flows=n, heat=4)) for n in (4, 8)),
             ),
             claims=("E21",),
+            metrics=("stage capacity",),
             quick=frozenset({"4 UDP of 16 B"}),
         ),
         Experiment(
@@ -465,7 +471,7 @@ def single(load: Load, modes: tuple[str, ...], by_time: bool = False) -> Experim
     By instructions if they can be counted of it, otherwise, or if it is to be, ``by_time``.
     """
     counted = isinstance(load, COUNTABLE) and not by_time
-    label = f"{load.size} B, {load.flows} flows, {load.containers} containers"
+    label = f"{load.protocol}, {load.size} B, {load.flows} flows, {load.containers} containers"
     return Experiment(
         figure="own",
         title=str(load),

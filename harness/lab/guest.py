@@ -34,6 +34,7 @@ from harness.overlay.cpus import CpuPlan, present_cpus
 from harness.overlay.keeper import Keeper
 from harness.overlay.plan import SERVER, Plan
 from harness.overlay.topology import Host, nic_server, real_host
+from harness.workload import udpflow
 from harness.workload.udpflow import Received, Receiver
 
 # Nothing more comes when nothing came for so long; emulated CPUs stand still at times.
@@ -97,13 +98,8 @@ class Guest:
 
     def drain(self, packets: int) -> dict[str, Any]:
         """Wait for so many packets since the last time; what came, and the softirqs it took."""
-        wanted = self._seen.received + packets
-        for receiver in self._receivers:
-            others = sum(r.report().received for r in self._receivers if r is not receiver)
-            receiver.drain(wanted - others, QUIET_S)
-            if self._came().received >= wanted:
-                break
-        before, self._seen = self._seen, self._came()
+        before = self._seen
+        self._seen = udpflow.drained(self._came, before.received + packets, QUIET_S)
         work, self._work = self._work, softnet.snapshot()
         counted = [(self._work - work).cpus[cpu] for cpu in self._cpus.all]
         return {

@@ -2,14 +2,15 @@
 """Modes compared by the instructions that a packet costs, on emulated CPUs.
 
 In: an emulated, counted machine (`opened`) and a `Load`. Out: `Sample` of each mode and round.
-Every window sends a fixed number of packets, at a rate at which none is lost, while the plugin
-(`icount`) counts; modes take turns in one booted kernel, flows are new in each round
-and the same for all modes of it. ::
+Every window sends messages that make a fixed number of packets, at a rate at which none is lost,
+while the plugin (`icount`) counts; modes take turns in one booted kernel, flows and the rate are
+the same for all modes of a round. ::
 
     this machine                                 VM (counted)
     udpflow send - container - vxlan0 - nic0 === nic0 - vxlan0 - container - udpflow recv
 
-The CPU with the most work a packet is what a pipeline's throughput is bounded by: the
+What is said of a packet is of a message: of all its fragments, or of a write to TCP. The CPU
+with the most work a packet is what a pipeline's throughput is bounded by: the
 inverse is the capacity. Idle and waiting instructions are no work (`stages`).
 
 A hotspot is a CPU that one flow makes hotter than the rest, not one without time left: how
@@ -19,11 +20,11 @@ is put between the loads that this flow makes with static hashing (`find_thresho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,27 +36,33 @@ from harness.lab.clients import Ends, Here
 from harness.lab.icount import Counter, Counts
 from harness.lab.loads import COUNTABLE, Load, TcpLoad
 from harness.lab.remote import Drained
-from harness.lab.rig import Boot, Settings, Window
+from harness.lab.rig import PACER, Boot, Settings, Window
 from harness.workload import iperf, udpflow
 from harness.workload.udpflow import Sender, Sent
 
-# While one flow is hot (`Load.heat`): how often the kernel looks at the load of its CPUs, and the
-# least that the hottest must be above the mean of all.
-HOT_INTERVAL_MS, HOTTER_PERCENT = 20, 3
-# What no CPU of a few emulated ones can take, and how often it is halved until none is lost.
+# While one flow is hot (`Load.heat`): how often the kernel looks at the load of its CPUs; the least
+# that the hottest must be above the mean of all, as a multiple of it and in points, which a rate
+# of few packets makes of noise; and how often that is looked at.
+HOT_INTERVAL_MS, HOTTER, HOTTER_PERCENT, LOOKS = 20, 1.1, 1, 3
+# Packets a second. What no CPU of a few emulated ones can take, and how often it is halved until
+# none is lost.
 FIRST_RATE, HALVINGS = 32_000.0, 6
-# A sender that needs so much longer than it should is held up, by TCP for one.
+# A sender that needs so much longer than it should is held up, by TCP for one, or by the host: its
+# packets came in bursts.
 LATE_AT_MOST = 1.2
 # Of the rate at which a trial lost nothing: windows are longer, and modes differ.
 RATE_SHARE = 0.5
+# No window is sent more slowly.
+LEAST_RATE = RATE_SHARE * FIRST_RATE / 2 ** (HALVINGS - 1)
 WARMING_PACKETS, WARMING_RATE = 200, 2000.0
-# A window that lost more than this says nothing; it is done again, so often.
+# A window that lost more than this says nothing; it is done again, so often, and then the whole
+# round more slowly, as often.
 LOST_AT_MOST, ATTEMPTS = 0.001, 3
 
 
 @dataclass(frozen=True)
 class Config(rigs.Config):
-    """What to count: ``packets`` of all flows together a window."""
+    """What to count: ``packets`` of all flows together a window, several to a large message."""
 
     packets: int = 10_000
 
@@ -76,10 +83,14 @@ class Config(rigs.Config):
         """The machine it takes: an emulated one."""
         return Boot(self.kernel, self.plan, self.smp, self.mem_mib, "tcg")
 
+    @property
+    def compared(self) -> rigs.Compared:
+        return compared(self.load)
+
 
 @dataclass(frozen=True)
 class Sample(Window):
-    """What a packet cost in one window, in instructions.
+    """What a message cost in one window, in instructions; ``sent_per_second``: messages.
 
     ``work`` by CPU, ``groups`` by group of functions, all CPUs together; ``softirqs``:
     NET_RX ones a packet; ``stages``: how often the stack received it. All without the
@@ -108,12 +119,24 @@ class Sample(Window):
         return max(self.work)
 
     @property
+    def busiest_stage(self) -> float:
+        """Work on the busiest CPU but the first, the NIC's, and the last, the receiver's."""
+        return max(self.work[1:-1])
+
+    @property
     def compared(self) -> float:
         return self.busiest
 
     @property
     def headline(self) -> str:
         return f"{self.busiest:,.0f} instructions a packet on the busiest CPU"
+
+
+def compared(load: Load) -> rigs.Compared:
+    """What of a `Sample` modes are told apart by: the busiest CPU, or, as placement can cool no
+    other, the busiest of the stages' where the load makes a hotspot.
+    """
+    return attrgetter("busiest_stage" if load.heat > 1 else "busiest")
 
 
 def vmlinux_of(kernel: Path) -> Path:
@@ -148,20 +171,13 @@ def opened(boot: Boot) -> Iterator[Rig]:
 
 
 def measure(config: Config, rig: Rig) -> Iterator[Sample]:
-    """Yield samples, round by round."""
-    rate = find_rate(rig, config)
-    settings = cache(partial(_settings, rig, config))
-
-    def take(mode: str, number: int) -> Sample:
-        return _sample(rig, config, mode, number, rate, settings)
-
-    yield from rigs.interleaved(config, take)
-    rig.check()
+    """Yield samples, by whole rounds."""
+    yield from rigs.interleaved(config, rig, Rounds(rig, config).take)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``packets`` of all flows together, ``rate`` a second; ``turn``: the how manieth of its mode.
+    """``messages`` of all flows together, ``rate`` a second; ``turn``: the how manieth of its mode.
 
     A flow has the same ports, and so the same hash, in every mode of a ``round``.
     """
@@ -169,80 +185,131 @@ class Batch:
     mode: str
     round: int
     rate: float
-    packets: int
+    messages: int
     turn: int = 0
 
 
+def _batch(load: Load, mode: str, number: int, rate: float, packets: int, turn: int = 0) -> Batch:
+    """One of about so many packets, a message a flow at least; ``rate``: messages a second."""
+    least = load.heat + load.flows - 1  # what the hot flow sends, and one of each other
+    return Batch(mode, number, rate, max(least, packets // load.packets), turn)
+
+
 def find_rate(rig: Rig, config: Config) -> float:
-    """Packets a second, of all flows together, at which the first mode loses none."""
-    mode, rate = config.mode_names[0], FIRST_RATE
+    """Messages a second, of all flows together, at which the dearest mode loses none."""
+    load = config.load
+    mode = PACER if PACER in config.mode_names else config.mode_names[0]
+    rate = FIRST_RATE / load.packets
     for _ in range(HALVINGS):
-        rig.server.mode(mode, config.load)
-        sent, drained = _send(rig, config.load, Batch(mode, 0, rate, config.packets))
-        in_time = sent.seconds * rate < LATE_AT_MOST * config.packets
-        if drained.came.received >= sent.sent and in_time:
+        rig.server.mode(mode, load)
+        batch = _batch(load, mode, 0, rate, config.packets)
+        sent, drained = _send(rig, load, batch)
+        if drained.came.received >= sent.sent and _is_in_time(sent, batch):
             return rate * RATE_SHARE
         rate /= 2
     raise FalconError(
-        f"packets are lost even at {2 * rate:,.0f} a second", "this machine is too busy"
+        f"messages are lost even at {2 * rate:,.0f} a second", "this machine is too busy"
     )
 
 
-def find_threshold(rig: Rig, config: Config, number: int, rate: float) -> int:
-    """Percent, halfway between the mean load of the Falcon CPUs and that of the hottest.
+def _is_in_time(sent: Sent, batch: Batch) -> bool:
+    return sent.seconds * batch.rate < LATE_AT_MOST * batch.messages
 
-    While the flows of round ``number`` come, with static hashing.
+
+def find_threshold(rig: Rig, config: Config, number: int, rate: float) -> float | None:
+    """Percent, halfway between the mean load of the Falcon CPUs and that of the hottest, while the
+    flows of round ``number`` come, with static hashing; None if they make no hotspot.
     """
     settings: Settings = {"falcon_load_threshold": 100, "falcon_load_interval": HOT_INTERVAL_MS}
     rig.server.mode("falcon-static", config.load, settings)
-    batch = Batch("falcon-static", number, rate, config.packets, turn=1)
-    with ThreadPoolExecutor(max_workers=1) as sending:
-        sent = sending.submit(_senders_of(config.load), rig, config.load, batch)
-        seen = rig.server.loads(0.5 * batch.packets / batch.rate)
-        sent.result()
-    hottest, mean = max(seen), sum(seen) / len(seen)
-    if hottest < mean + HOTTER_PERCENT:
-        raise FalconError(
-            f"no hotspot: the hottest CPU is {hottest:.0f} % busy, all of them {mean:.0f} %",
-            "this machine is too busy, or one flow is not hot enough",
-        )
-    return round((hottest + mean) / 2)
+    batch = _batch(config.load, "falcon-static", number, rate, config.packets, turn=1)
+    for _ in range(LOOKS):
+        with ThreadPoolExecutor(max_workers=1) as sending:
+            sent = sending.submit(_senders_of(config.load), rig, config.load, batch)
+            seen = rig.server.loads(0.5 * batch.messages / batch.rate)
+            sent.result()
+        hottest, mean = max(seen), sum(seen) / len(seen)
+        if hottest >= max(HOTTER * mean, mean + HOTTER_PERCENT):
+            return (hottest + mean) / 2
+    note(
+        f"round {number + 1} is left out: it has no hotspot, the hottest CPU is {hottest:.0f} %"
+        f" busy, all of them {mean:.0f} %"
+    )
+    return None
 
 
-def _settings(rig: Rig, config: Config, number: int, rate: float) -> Settings:
-    """Those of Falcon for a round at a rate, on top of a mode's."""
-    if config.load.heat == 1:
-        return {}
-    threshold = find_threshold(rig, config, number, rate)
-    note(f"round {number}, {rate:,.0f} packets/s: a CPU is busy from {threshold} % on")
-    return {"falcon_load_threshold": threshold, "falcon_load_interval": HOT_INTERVAL_MS}
+class Rounds:
+    """Counts the rounds of a point, all modes of a round at one rate.
 
-
-def _sample(
-    rig: Rig,
-    config: Config,
-    mode: str,
-    number: int,
-    rate: float,
-    settings: Callable[[int, float], Settings],
-) -> Sample:
-    """Count a window; one that loses packets again, more slowly.
-
-    ``settings`` of a round and a rate: a flow is less hot at a lower one.
+    A packet costs more where fewer of them are polled at once, so at a lower rate. So once a mode
+    loses packets, all are measured at a lower one, for the rest of the point.
     """
-    for attempt in range(ATTEMPTS):
-        slower = rate / 2**attempt
-        rig.server.mode(mode, config.load, settings(number, slower))
-        # A flow gets hot when it has its place already.
-        cool = replace(config.load, heat=1)
-        _send(rig, cool, Batch(mode, number, WARMING_RATE, WARMING_PACKETS))
+
+    def __init__(self, rig: Rig, config: Config):
+        self._rig, self._config = rig, config
+        self._rate = find_rate(rig, config)
+
+    def take(self, number: int, names: Sequence[str]) -> list[Sample]:
+        """A sample of each mode; none at all where that was tried in vain, which is said."""
+        first, threshold = self._rate, None
+        if self._config.load.heat > 1:
+            threshold = find_threshold(self._rig, self._config, number, first)
+            if threshold is None:
+                return []
+        for attempt in range(ATTEMPTS):
+            self._rate = max(first / 2**attempt, LEAST_RATE / self._config.load.packets)
+            # How busy a CPU is goes with the rate.
+            settings = _hot_settings(threshold and threshold * self._rate / first)
+            samples = self._samples(number, names, settings)
+            if len(samples) == len(names):
+                return samples
+            note(
+                f"round {number + 1}, at {self._rate:,.0f} messages/s: {names[len(samples)]} lost"
+                " packets, or its sender was held up"
+            )
+        note(f"round {number + 1} is left out")
+        return []
+
+    def _samples(self, number: int, names: Sequence[str], settings: Settings) -> list[Sample]:
+        """Those of the modes up to the first one of which there is none."""
+        found: list[Sample] = []
+        load, packets = self._config.load, self._config.packets
+        for mode in names:
+            batch = _batch(load, mode, number, self._rate, packets, turn=1)
+            sample = _sample(self._rig, load, batch, settings)
+            if sample is None:
+                break
+            found.append(sample)
+        return found
+
+
+def _hot_settings(threshold: float | None) -> Settings:
+    """Those of Falcon on top of a mode's; ``threshold``: from what load on a CPU is busy."""
+    if threshold is None:
+        return {}
+    percent = max(1, round(threshold))
+    return {"falcon_load_threshold": percent, "falcon_load_interval": HOT_INTERVAL_MS}
+
+
+def _sample(rig: Rig, load: Load, counted: Batch, settings: Settings) -> Sample | None:
+    """Count a window; None if every attempt lost packets, or had a sender that was held up."""
+    for _ in range(ATTEMPTS):
+        rig.server.mode(counted.mode, load, settings)
+        _warm(rig, load, counted)
         before = rig.counter.counts()
-        counted = Batch(mode, number, slower, config.packets, turn=1)
-        sent, drained = _send(rig, config.load, counted)
-        sample = _account(mode, number, sent, drained, rig.counter.counts() - before)
-        if sample.lost <= LOST_AT_MOST * sent.sent:
-            break
-    return sample
+        sent, drained = _send(rig, load, counted)
+        counts = rig.counter.counts() - before
+        sample = _account(counted.mode, counted.round, sent, drained, counts)
+        if sample.lost <= LOST_AT_MOST * sent.sent and _is_in_time(sent, counted):
+            return sample
+    return None
+
+
+def _warm(rig: Rig, load: Load, counted: Batch) -> None:
+    """Let the flows have their places, before one of them gets hot."""
+    rate = WARMING_RATE / load.packets
+    cool = replace(load, heat=1)
+    _send(rig, cool, _batch(cool, counted.mode, counted.round, rate, WARMING_PACKETS))
 
 
 def _account(name: str, number: int, sent: Sent, drained: Drained, counts: Counts) -> Sample:
@@ -281,7 +348,7 @@ def _senders_of(load: Load) -> Callable[[Rig, Load, Batch], Sent]:
 
 
 def _send_udp(rig: Rig, load: Load, batch: Batch) -> Sent:
-    rates, counts = load.shares(batch.rate), load.shares(batch.packets)
+    rates, counts = load.shares(batch.rate), load.shares(batch.messages)
     with ExitStack() as opened:
         senders = [
             opened.enter_context(
@@ -303,7 +370,7 @@ def _send_udp(rig: Rig, load: Load, batch: Batch) -> Sent:
 
 def _send_tcp(rig: Rig, load: Load, batch: Batch) -> Sent:
     """What a client had under way at its end is not read; so it counts as not sent, either."""
-    rates, counts = load.shares(batch.rate), load.shares(batch.packets)
+    rates, counts = load.shares(batch.rate), load.shares(batch.messages)
     with ExitStack() as opened:
         clients = [
             opened.enter_context(

@@ -7,12 +7,16 @@ In: sizes and counts. Out: a `Load`, or a `FalconError` for one that cannot be.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import ceil
 from typing import Any, ClassVar
 
 from harness.errors import FalconError
 
 # udpflow tells 256 flows apart, and a mode has two turns.
 MAX_FLOWS = 128
+# The most of a message that fits into a packet of an MTU of 1500, beside VXLAN's headers and UDP's;
+# TCP's segments are a little smaller.
+PACKET_BYTES = 1422
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,11 @@ class Load:
         hot = f", one of them {self.heat} times as hot" if self.heat > 1 else ""
         by = f", {self.senders} senders each" if self.senders > 1 else ""
         return f"{flows} of {self.size} bytes a message to {to}{hot}{by}"
+
+    @property
+    def packets(self) -> int:
+        """Fragments or segments that a message takes on the wire."""
+        return ceil(self.size / PACKET_BYTES)
 
     def shares(self, total: float) -> list[float]:
         """What of ``total`` each flow sends."""

@@ -26,7 +26,9 @@ from harness.paths import PROJECT
 from harness.workload.latency import Latencies
 from harness.workload.udpflow import Received
 
-READY_TIMEOUT_S, ANSWER_TIMEOUT_S = 180.0, 180.0
+# Setting up a host takes minutes where emulated CPUs share a busy machine and there are many
+# containers; a machine that hangs or dies is noticed before.
+READY_TIMEOUT_S, ANSWER_TIMEOUT_S = 600.0, 180.0
 
 # Starts a program of ours whose stdin is the descriptor.
 Starter = Callable[[int], Process]

@@ -11,10 +11,12 @@ can share it. What is measured (`instructions`, `timed`) yields a `Window` a mod
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from math import sqrt
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeVar
@@ -34,10 +36,15 @@ from harness.overlay.topology import tap_client
 from harness.workload.interleave import turns
 
 LEAST_CPUS = 6
+# The mode whose rate others are measured at: what it can take, all can that are compared with it.
+PACER = "con"
 # A ratio is good enough when its standard error is no more than this part of it.
 CERTAIN = 0.03
 FIRST_SOURCE_PORT, SOURCE_PORTS = 20_000, 10_000
 
+# A number of a window that ratios of two modes are made of; the usual one is the window's own.
+Compared = Callable[[Any], float]
+COMPARED: Compared = attrgetter("compared")
 # net.core's, on top of a mode's.
 Settings = Mapping[str, str | int]
 
@@ -97,6 +104,11 @@ class Config(ABC):
     def boot(self) -> Boot:
         """The machine it takes."""
 
+    @property
+    def compared(self) -> Compared:
+        """What of a window ratios of modes are made of."""
+        return COMPARED
+
 
 @dataclass(frozen=True)
 class Window(ABC):
@@ -132,43 +144,58 @@ def samples_of(samples: Sequence[W], mode: str) -> list[W]:
 # ---- rounds -----------------------------------------------------------------------------------
 
 
-def uncertainty(samples: Sequence[Window], mode: str, baseline: str) -> float:
+def uncertainty(
+    samples: Sequence[Window], mode: str, baseline: str, of: Compared = COMPARED
+) -> float:
     """The standard error of the ratio of ``mode`` to ``baseline``, as a part of it, over the
     rounds that have both; 0 for less than two of them.
     """
-    base = {sample.round: sample.compared for sample in samples_of(samples, baseline)}
+    base = {sample.round: of(sample) for sample in samples_of(samples, baseline)}
     own = samples_of(samples, mode)
-    ratios = [s.compared / base[s.round] for s in own if base.get(s.round)]
+    ratios = [of(s) / base[s.round] for s in own if base.get(s.round)]
     if len(ratios) < 2 or not any(ratios):
         return 0.0
     return stdev(ratios) / fmean(ratios) / sqrt(len(ratios))
 
 
-def wavering(samples: Sequence[Window], baseline: str) -> dict[str, float]:
+def wavering(samples: Sequence[Window], baseline: str, of: Compared = COMPARED) -> dict[str, float]:
     """The uncertainty of each mode's ratio that is too large to tell modes apart."""
     found = {
-        mode: uncertainty(samples, mode, baseline)
+        mode: uncertainty(samples, mode, baseline, of)
         for mode in dict.fromkeys(sample.mode for sample in samples)
     }
     return {mode: part for mode, part in found.items() if part > CERTAIN}
 
 
-def interleaved(config: Config, take: Callable[[str, int], W]) -> Iterator[W]:
-    """Each mode in turn, round by round: what ``take`` gives for a mode and a round.
+def interleaved(
+    config: Config, rig: Rig, take: Callable[[int, Sequence[str]], Iterable[W]]
+) -> Iterator[W]:
+    """Round by round what ``take`` gives for its number and its modes, in the order of their turns;
+    nothing for a round that is to be left out.
 
-    There are more rounds while ratios waver, and if they do at the end, that is said.
+    There are more rounds while ratios waver, and if they do at the end, that is said. Raises
+    `FalconError` if the kernel of ``rig`` complained, before that window is yielded; and if too
+    many rounds were left out.
     """
     samples: list[W] = []
-    for number, mode in turns(config.mode_names, max(config.rounds, config.most_rounds)):
-        is_whole = len(samples) == number * len(config.mode_names)
-        if is_whole and number >= config.rounds and not wavering(samples, config.baseline):
+    order = turns(config.mode_names, max(config.rounds, config.most_rounds))
+    for number, of_round in groupby(order, itemgetter(0)):
+        enough = len(samples) >= config.rounds * len(config.mode_names)
+        if enough and not wavering(samples, config.baseline, config.compared):
             break
-        samples.append(take(mode, number))
-        yield samples[-1]
-    for mode, part in wavering(samples, config.baseline).items():
+        for sample in take(number, [mode for _, mode in of_round]):
+            rig.check()
+            samples.append(sample)
+            yield sample
+    rig.check()
+    for mode, part in wavering(samples, config.baseline, config.compared).items():
         note(
             f"{mode} : {config.baseline} is uncertain by {part:.0%}, after"
             f" {len(samples_of(samples, mode))} rounds"
+        )
+    if (had := len(samples) // len(config.mode_names)) < config.rounds:
+        raise FalconError(
+            f"only {had} of {config.rounds} rounds could be measured", "this machine is too busy"
         )
 
 
@@ -253,9 +280,14 @@ class Rigs(Closing):
         return rig
 
     def close(self) -> None:
-        """Give up the rig that there is, in good order."""
+        """Give up the rig that there is, in good order. What was measured on it is complete, so
+        what goes wrong now is said, and is no failure of that or of what comes next.
+        """
         self._kept = self._rig = None
-        self._opened.close()
+        try:
+            self._opened.close()
+        except FalconError as error:
+            note(f"giving up a machine that is no longer needed: {error}")
 
     def abandon(self, error: BaseException) -> None:
         """Give it up because of ``error``: nothing is waited for."""

@@ -24,7 +24,7 @@ def select(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
     series: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         series[tuple(row.context.get(name) for name in CONDITIONS)].append(row)
-    return max((_attempts(experiment, own) for own in series.values()), key=_merit, default=[])
+    return max((attempts(experiment, own) for own in series.values()), key=_merit, default=[])
 
 
 def is_hurried(rows: Sequence[Row]) -> bool:
@@ -46,14 +46,14 @@ def _started(row: Row) -> str:
     return str(row.context["started"])
 
 
-def _attempts(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
+def attempts(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
     """Of each point the attempt with the most whole rounds; of equal ones the newest."""
-    attempts: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in whole(experiment, rows):
-        attempts[row.point, _started(row)].append(row)
+        found[row.point, _started(row)].append(row)
     chosen = []
     for point in experiment.points:
-        own = [(len(a), at, a) for (label, at), a in attempts.items() if label == point.label]
+        own = [(len(a), at, a) for (label, at), a in found.items() if label == point.label]
         chosen += max(own, default=(0, "", []))[2]
     return chosen
 

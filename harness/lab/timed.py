@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -30,7 +30,7 @@ from harness.lab import rig as rigs
 from harness.lab.clients import Done, Running, Sent
 from harness.lab.loads import TIMEABLE, Load, SockperfLoad, UdpLoad
 from harness.lab.remote import Counters
-from harness.lab.rig import Boot, Rig, Settings, Window
+from harness.lab.rig import PACER, Boot, Rig, Settings, Window
 from harness.overlay import modes
 from harness.workload import udpflow
 from harness.workload.latency import Latencies
@@ -50,11 +50,9 @@ QUIET_S, POLL_S = 1.0, 0.1
 LOST_AT_MOST, SLOWER, TRIALS, HELD_UP = 0.001, 0.75, 10, 0.9
 TRIAL_S = 1.2
 EMULATED_LOST_AT_MOST = 0.05
-# The mode that fixed rates are a share of: what it can take, all can that are compared with it.
-PACER = "con"
 # The senders live on the processors that run emulated CPUs, which get no time if datagrams are
 # sent as fast as they go. So many packets a second are about what a few such CPUs can take.
-EMULATED_RATE, PACKET_BYTES = 10_000.0, 1400
+EMULATED_RATE = 10_000.0
 # Stands where an accelerator does: the hosts are no virtual machines of ours.
 REAL = "real hosts"
 # Queues of the network card, a UDP flow each; an answering host moves TCP's between queues.
@@ -96,7 +94,7 @@ class Config(rigs.Config):
         """
         if self.accel != "tcg" or not is_counted(self.load):
             return 0.0
-        return EMULATED_RATE / ceil(self.load.size / PACKET_BYTES)
+        return EMULATED_RATE / self.load.packets
 
     def run_s(self, attempt: int) -> int:
         """Seconds that clients run, whole ones: sockperf and wrk take no others."""
@@ -178,11 +176,11 @@ def measure(config: Config, rig: Rig) -> Iterator[Sample]:
     rig.client.require(*config.load.programs)
     capacity = cache(partial(find_capacity, rig, config))
 
-    def take(mode: str, number: int) -> Sample:
-        return _sample(rig, config, Run(mode, number, _rate(config, mode, capacity)))
+    def take(number: int, names: Sequence[str]) -> Iterator[Sample]:
+        for mode in names:
+            yield _sample(rig, config, Run(mode, number, _rate(config, mode, capacity)))
 
-    yield from rigs.interleaved(config, take)
-    rig.check()
+    yield from rigs.interleaved(config, rig, take)
 
 
 def _rate(config: Config, mode: str, capacity: Callable[[str], float]) -> float:

@@ -15,11 +15,13 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import FalconError
-from harness.lab import campaign, selection, verdicts
+from harness.lab import campaign, goals, selection, verdicts
 from harness.lab.campaign import Row
 from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, Experiment, claims
+from harness.lab.goals import Outcome
 from harness.lab.rig import samples_of
 from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, Verdict
+from harness.machine import accel
 from harness.report import instructions
 from harness.report.interleaved import Spread
 
@@ -58,11 +60,16 @@ def _latency(name: str, title: str) -> Measure:
 
 _BUSIEST = "instructions a packet on the busiest CPU"
 _TOTAL = "instructions a packet on all CPUs"
-_OF_BUSIEST = attrgetter("busiest")
+_BUSIEST_STAGE = "instructions a packet on the busiest of the stages' CPUs"
+_OF_BUSIEST, _OF_STAGE = attrgetter("busiest"), attrgetter("busiest_stage")
 _SOFTIRQS, _STAGES = "NET_RX softirqs a packet", "times that the stack receives a packet"
 MEASURES = {
     INSTRUCTIONS: _named(
         Measure("capacity", "Capacity", _BUSIEST, ",.0f", _OF_BUSIEST, verdicts.capacity, True),
+        Measure(
+            *("stage capacity", "Capacity of the stages", _BUSIEST_STAGE, ",.0f"),
+            *(_OF_STAGE, verdicts.stage_capacity, True),
+        ),
         Measure("total", "Work on all CPUs", _TOTAL, ",.0f", verdicts.total, verdicts.total, True),
         _plain("softirqs", "Softirqs", _SOFTIRQS, ".3f", verdicts.softirqs),
         _plain("stages", "Stages", _STAGES, ".2f", verdicts.stages),
@@ -105,6 +112,11 @@ class Evidence:
             for measure in MEASURES[self.experiment.measure].values()
             if all(_has(row.sample, measure) for row in self.shown)
         ]
+
+    @property
+    def goals(self) -> list[Outcome]:
+        """How near Falcon is to this project's goals; none where the figure has none."""
+        return goals.outcomes(self.experiment, self.shown)
 
     def unit(self, measure: Measure) -> str:
         """A measure's, of these loads."""
@@ -231,7 +243,9 @@ def _findings(release: str, figures: dict[str, Evidence]) -> Iterator[Finding]:
             yield from shown
         elif own:
             why = "; ".join(finding.verdict.said for finding in own)
-            yield Finding(release, "", Verdict(claim, NOT_MEASURED, why))
+            nowhere = all(finding.state == NOT_MEASURABLE for finding in own)
+            state = NOT_MEASURABLE if nowhere else NOT_MEASURED
+            yield Finding(release, "", Verdict(claim, state, why))
         else:
             yield Finding(release, "", Verdict(claim, NOT_MEASURABLE, claim.unmeasured))
 
@@ -240,11 +254,13 @@ def _verdicts(evidence: Evidence) -> list[Verdict]:
     """Those of a figure; if only some of its points were measured, they say so."""
     experiment = evidence.experiment
     if not evidence.shown:
-        why = "no round is whole" if evidence.rows else "not measured on this kernel yet"
-        if experiment.measure == TIME and not evidence.rows:
-            why += ", which takes KVM or a real machine"
+        state, why = NOT_MEASURED, "not measured on this kernel yet"
+        if evidence.rows:
+            why = "no round is whole"
+        elif experiment.measure == TIME and (trouble := accel.kvm_trouble()):
+            state, why = NOT_MEASURABLE, f"time takes KVM or real hosts, and {trouble}"
         why = f"{experiment.name}: {why}"
-        return [Verdict(claims()[name], NOT_MEASURED, why) for name in experiment.claims]
+        return [Verdict(claims()[name], state, why) for name in experiment.claims]
     found = verdicts.verdicts(experiment, evidence.shown)
     # All have the same reason, or none.
     if any(verdict.state == NOT_MEASURABLE for verdict in found):

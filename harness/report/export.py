@@ -66,10 +66,16 @@ _NUMBERS = {INSTRUCTIONS: _counted, TIME: _timed}
 
 
 def as_json(kernels: Sequence[Kernel]) -> str:
-    """``findings`` on claims, ``numbers`` by point and mode, and all ``samples``."""
+    """``findings`` on claims, ``goals``, ``numbers`` by point and mode, and all ``samples``."""
     return json.dumps(
         {
             "findings": [asdict(finding) for kernel in kernels for finding in kernel.findings],
+            "goals": [
+                {"release": kernel.release, "figure": evidence.experiment.key, **asdict(outcome)}
+                for kernel in kernels
+                for evidence in kernel.measured
+                for outcome in evidence.goals
+            ],
             "numbers": [
                 number
                 for kernel in kernels

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Shows a figure that was measured: a table a point, then claim beside measurement.
+"""Shows a figure that was measured: a table a point, then claims and goals beside measurement.
 
 In: an `Experiment` and its rows. Out: text on the screen.
 """
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from harness.console import out
-from harness.lab import selection
+from harness.lab import goals, selection
 from harness.lab.campaign import Row
 from harness.lab.experiments import TIME, Experiment
+from harness.lab.goals import Outcome
 from harness.lab.verdicts import NOT_MEASURABLE, Verdict, verdicts
 from harness.report import instructions, timed
 
@@ -21,9 +22,12 @@ from harness.report import instructions, timed
 def show(experiment: Experiment, rows: Sequence[Row]) -> None:
     """Print all there is to say of an experiment; what was cut short is left out, and said."""
     out.rule(_heading(experiment), align="left", style="bold")
-    whole = selection.whole(experiment, rows)
+    whole = selection.attempts(experiment, rows)
     if short := len(rows) - len(whole):
-        out.print(f"Cut short: {short} samples of rounds that lack a mode are kept, not shown.")
+        out.print(
+            f"Cut short: {short} samples of rounds that lack a mode, or of an attempt before, are"
+            " kept, not shown."
+        )
     for point in experiment.points:
         samples = [row.sample for row in whole if row.point == point.label]
         if not samples:
@@ -32,7 +36,7 @@ def show(experiment: Experiment, rows: Sequence[Row]) -> None:
         if experiment.measure == TIME:
             out.print(timed.table(samples, experiment.baseline, title))
             continue
-        out.print(instructions.table(samples, experiment.baseline, title))
+        out.print(instructions.table(samples, experiment.baseline, title, point.load))
         if len(experiment.points) == 1:
             out.print(instructions.group_table(samples))
     found = verdicts(experiment, whole)
@@ -41,6 +45,8 @@ def show(experiment: Experiment, rows: Sequence[Row]) -> None:
         out.print(f"Claims {names}: {NOT_MEASURABLE}: {why}", markup=False)
     elif found:
         out.print(claim_table(found))
+    if reached := goals.outcomes(experiment, whole):
+        out.print(goal_table(reached))
 
 
 def _no_result(found: Sequence[Verdict]) -> str:
@@ -69,4 +75,14 @@ def claim_table(found: Sequence[Verdict]) -> Table:
             verdict.said,
             verdict.state,
         )
+    return shown
+
+
+def goal_table(outcomes: Sequence[Outcome]) -> Table:
+    """A row a goal: what Falcon is to do, what was measured, whether that is reached."""
+    shown = Table(title="Speed beside this project's goals", title_justify="left")
+    for heading in ("goal", "measured here", ""):
+        shown.add_column(heading)
+    for outcome in outcomes:
+        shown.add_row(outcome.goal, outcome.said, outcome.state)
     return shown

@@ -13,9 +13,10 @@ from typing import Any
 
 from rich.table import Table
 
-from harness.lab.instructions import Sample
+from harness.lab.instructions import Sample, compared
+from harness.lab.loads import Load
 from harness.lab.rig import Window, samples_of
-from harness.lab.verdicts import capacity, total
+from harness.lab.verdicts import total
 from harness.overlay.modes import MODES
 from harness.report.interleaved import Spread
 
@@ -52,16 +53,17 @@ def late(samples: Sequence[Window]) -> str:
     return "-" if None in found else str(sum(number or 0 for number in found))
 
 
-def table(samples: Sequence[Sample], baseline: str, title: str) -> Table:
+def table(samples: Sequence[Sample], baseline: str, title: str, load: Load) -> Table:
     """A row a mode: the busiest CPU, what that makes of capacity, and all CPUs together.
 
-    80 columns wide.
+    Where ``load`` has a hotspot it is the busiest of the stages' CPUs. 80 columns wide.
     """
+    busiest = compared(load)
     title = f"{title}: instructions a packet; ratios to {baseline}"
     shown = Table(title=title, title_justify="left")
     shown.add_column("mode", no_wrap=True)
     for heading in (
-        "busiest\nCPU",
+        "busiest\nstage" if load.heat > 1 else "busiest\nCPU",
         "capacity\nratio",
         "least\nto most",
         "all CPUs\nratio",
@@ -73,8 +75,8 @@ def table(samples: Sequence[Sample], baseline: str, title: str) -> Table:
         own = samples_of(samples, name)
         shown.add_row(
             name,
-            f"{median(sample.busiest for sample in own):,.0f}",
-            *ratio_cells(ratios(samples, name, baseline, capacity)),
+            f"{median(map(busiest, own)):,.0f}",
+            *ratio_cells(ratios(samples, name, baseline, lambda sample: 1 / busiest(sample))),
             ratio_cells(ratios(samples, name, baseline, total))[0],
             late(own),
             str(sum(sample.lost for sample in own)),

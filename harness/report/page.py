@@ -21,7 +21,7 @@ import jinja2
 from harness.errors import FalconError
 from harness.lab import rig, selection, stages, timed
 from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, claims
-from harness.lab.instructions import Sample
+from harness.lab.instructions import Sample, compared
 from harness.lab.loads import TcpLoad
 from harness.lab.rig import samples_of
 from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
@@ -74,6 +74,7 @@ class Section:
     evidence: Evidence
     findings: Sequence[Finding]
     plots: Sequence[Plot]
+    goals: Table | None
     origin: Table
     notes: Sequence[str]
 
@@ -143,6 +144,7 @@ def _section(kernel: Kernel, one: Evidence) -> Section:
         evidence=one,
         findings=[finding for finding in kernel.findings if finding.figure == key],
         plots=[*(_bars(one, measure) for measure in one.measures), *parts],
+        goals=_goals(one),
         origin=_origin(one),
         notes=list(_notes(one)),
     )
@@ -193,7 +195,7 @@ def _table(one: Evidence, measure: Measure) -> Table:
 
 # What is known of a window besides, by measure, and how it is told.
 _MORE: dict[str, tuple[str, ...]] = {
-    INSTRUCTIONS: ("packets sent a second",),
+    INSTRUCTIONS: ("messages sent a second",),
     TIME: ("errors", "messages a second asked for"),
 }
 
@@ -304,6 +306,13 @@ def _stack(
     )
 
 
+def _goals(one: Evidence) -> Table | None:
+    """A row a goal, for a figure that has some."""
+    rows = [(outcome.goal, outcome.said, outcome.state) for outcome in one.goals]
+    caption = "Speed beside this project's goals"
+    return Table(caption, ("goal", "measured here", ""), rows, heads=1) if rows else None
+
+
 # ---- where numbers come from --------------------------------------------------------------------
 
 _WINDOW = {
@@ -369,11 +378,13 @@ def _notes(one: Evidence) -> Iterator[str]:
 
 def _uncertain(one: Evidence) -> Iterator[str]:
     """Modes whose ratios waver too much from round to round to be told apart."""
-    for point in one.points:
-        modes = rig.wavering(one.samples(point), one.experiment.baseline)
+    counted = one.experiment.measure == INSTRUCTIONS
+    for point in one.experiment.points:
+        of = compared(point.load) if counted else rig.COMPARED
+        modes = rig.wavering(one.samples(point.label), one.experiment.baseline, of)
         if modes:
             listed = ", ".join(f"{mode} {part:.0%}" for mode, part in modes.items())
-            yield f"{one.experiment.axis} {point}: {listed}"
+            yield f"{one.experiment.axis} {point.label}: {listed}"
 
 
 def _cut_short(one: Evidence) -> Iterator[str]:

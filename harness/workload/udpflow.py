@@ -247,29 +247,35 @@ class Receiver(_Program):
     def wait_for(self, packets: int, timeout_s: float) -> Received:
         """Report as soon as ``packets`` have come, or after ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
-        return self._poll(lambda now: now.received >= packets or time.monotonic() > deadline)
+        return _poll(self.report, lambda r: r.received >= packets or time.monotonic() > deadline)
 
     def drain(self, packets: int, quiet_s: float = QUIET_S) -> Received:
         """Report as soon as ``packets`` have come, or nothing more did for ``quiet_s``."""
-        last, since = -1, time.monotonic()
-
-        def done(now: Received) -> bool:
-            nonlocal last, since
-            if now.received != last:
-                last, since = now.received, time.monotonic()
-            return now.received >= packets or time.monotonic() - since > quiet_s
-
-        return self._poll(done)
-
-    def _poll(self, done: Callable[[Received], bool]) -> Received:
-        while not done(now := self.report()):
-            time.sleep(POLL_S)
-        return now
+        return drained(self.report, packets, quiet_s)
 
     def _received(self) -> Received:
         known = {f.name for f in fields(Received)}
         values = {k: v for k, v in self._next_report().items() if k in known}
         return Received(**values | {"late": tuple(Late(*late) for late in values["late"])})
+
+
+def drained(report: Callable[[], Received], packets: int, quiet_s: float) -> Received:
+    """What ``report`` says as soon as ``packets`` came, or nothing more did for ``quiet_s``."""
+    last, since = -1, time.monotonic()
+
+    def done(now: Received) -> bool:
+        nonlocal last, since
+        if now.received != last:
+            last, since = now.received, time.monotonic()
+        return now.received >= packets or time.monotonic() - since > quiet_s
+
+    return _poll(report, done)
+
+
+def _poll(report: Callable[[], Received], done: Callable[[Received], bool]) -> Received:
+    while not done(now := report()):
+        time.sleep(POLL_S)
+    return now
 
 
 @dataclass(frozen=True)

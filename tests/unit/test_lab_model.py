@@ -190,19 +190,22 @@ def test_a_mode_that_nothing_is_known_of():
 
 
 def test_the_error_is_that_of_the_model():
-    """A stage CPU that was measured to do a quarter more than its costs say."""
+    """The stage CPU of two flows that met does a quarter more than their costs say; in most of the
+    model's draws they part.
+    """
     found = fed()
-    measured("13", "1", con(1.25), PIPE)
+    measured("13", "2", con(1.25), PIPE)
     errors = {check.mode: check.error for check in model.check(found)}
     assert set(errors) == {"con", "rps-pipe", "falcon"}
-    assert errors["con"] == pytest.approx(1 / 1.25 - 1, abs=0.005)
-    assert errors["rps-pipe"] == pytest.approx(0, abs=0.005)
+    assert errors["con"] == pytest.approx(0.5 / 1.25 - 1, abs=0.005)
 
 
 def test_points_it_was_fed_with_are_no_check_nor_are_other_messages_and_protocols():
     found = fed()
     measured("13cd", "1", con())
     measured("10", "1024 B", con())
+    for figure, point in (("4", "16 B"), ("13", "1"), ("16", "4 UDP of 16 B"), ("19", "16 B")):
+        measured(figure, point, con())  # the same one flow, and one that is hot
     with pytest.raises(FalconError, match=r"nothing was measured with 16 B.*13,14"):
         model.check(found)
     measured("14", "2", con())
@@ -247,10 +250,10 @@ def test_every_table_says_that_it_is_a_model():
     assert "Model, not a measurement: 2 UDP flows of 16 B to 2 containers" in shown
     assert "1e+09" in shown and "assumed" in shown and RELEASE in shown
     assert predictions.remark(predicted).startswith("model:")
-    measured("13", "1", con(1.25))
+    measured("13", "2", con(1.25))
     checks = model.check(found)
     text.print(predictions.check_table(checks, found))
     shown = text.export_text()
     assert "Model against measurement" in shown
-    assert "-20%" in shown and "…" not in shown
-    assert "at most by -20% (figure 13, 1, con)" in predictions.verdict(checks)
+    assert "-60%" in shown and "…" not in shown
+    assert "at most by -60% (figure 13, 2, con)" in predictions.verdict(checks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +66,23 @@ def test_a_machine_that_failed_is_neither_waited_for_nor_used_again() -> None:
     assert machines.told == ["boot 7", "killed by FalconError", "boot 7", "ended"]
 
 
+def test_a_machine_that_ends_badly_fails_no_measurement_after_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @contextmanager
+    def ends_badly(_boot: Boot) -> Iterator[str]:
+        yield "rig"
+        raise FalconError("the guest hung")
+
+    machines = Machines()
+    opener: Any = machines.opened
+    with Rigs() as rigs:
+        rigs.get(BOOT, ends_badly)  # type: ignore[arg-type]
+        assert rigs.get(BOOT, opener) == "rig of 7"
+        rigs.get(replace(BOOT, smp=8), ends_badly)  # type: ignore[arg-type]
+    assert capsys.readouterr().err.count("no longer needed: the guest hung") == 2
+
+
 def test_ctrl_c_is_passed_on_to_the_machine() -> None:
     machines = Machines()
     opener: Any = machines.opened
@@ -119,16 +136,24 @@ class Number(Window):
     headline = "a number"
 
 
-def windows(rounds: int, most: int, ratio: Callable[[int], float]) -> list[tuple[int, str]]:
-    """Rounds and modes that are taken if falcon is so many times con."""
+def windows(
+    rounds: int, most: int, ratio: Callable[[int], float], without: tuple[int, ...] = ()
+) -> list[tuple[int, str]]:
+    """Rounds and modes that are taken if falcon is so many times con, and rounds ``without``
+    samples are left out.
+    """
     config = timed.Config(Path(), UdpLoad(), ("con", "falcon"), rounds=rounds, most_rounds=most)
 
-    def take(mode: str, number: int) -> Number:
+    def take(number: int, names: Sequence[str]) -> list[Number]:
+        if number in without:
+            return []
         # What the host does to a round it does to both modes.
         drift = 1.0 + number
-        return Number(mode, number, 1, 0, 0, drift * (ratio(number) if mode == "falcon" else 1.0))
+        of = {"con": drift, "falcon": drift * ratio(number)}
+        return [Number(name, number, 1, 0, 0, of[name]) for name in names]
 
-    return [(window.round, window.mode) for window in interleaved(config, take)]
+    rig = Rig(None, None, Plan())  # type: ignore[arg-type]
+    return [(window.round, window.mode) for window in interleaved(config, rig, take)]
 
 
 def test_modes_take_turns_at_being_first() -> None:
@@ -138,6 +163,12 @@ def test_modes_take_turns_at_being_first() -> None:
 def test_ratios_that_agree_need_no_more_rounds(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(windows(3, 6, lambda number: 1.5 + 0.01 * number)) == 2 * 3
     assert "uncertain" not in capsys.readouterr().err
+
+
+def test_rounds_that_are_left_out_are_made_up_for() -> None:
+    assert [number for number, _ in windows(2, 4, lambda _: 1.5, without=(0, 2))] == [1, 1, 3, 3]
+    with pytest.raises(FalconError, match="only 1 of 2 rounds could be measured"):
+        windows(2, 3, lambda _: 1.5, without=(0, 2))
 
 
 def test_rounds_are_added_until_ratios_agree() -> None:

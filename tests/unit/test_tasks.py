@@ -127,6 +127,8 @@ class Campaign:
 
     def run(self, setup, experiments, command):
         self.setup, self.keys = setup, [experiment.key for experiment in experiments]
+        self.modes = {experiment.key: experiment.modes for experiment in experiments}
+        self.command = command
         yield from ((experiment, []) for experiment in experiments)
 
 
@@ -166,6 +168,46 @@ def test_emulated_time_is_measured_when_it_is_named(monkeypatch, campaigned):
     assert run_task(monkeypatch, "bench", *words) == 0
     assert campaigned.keys == ["12-time", "19", "19-time"]
     assert campaigned.images == ["tcg"] and campaigned.setup.seconds == 3.0
+
+
+def test_figures_in_some_of_their_modes(monkeypatch, campaigned, capsys):
+    words = ("--figure", "10,13cd,2", "--modes", "falcon,rps-pipe")
+    assert run_task(monkeypatch, "bench", *words) == 0
+    assert campaigned.modes == {
+        "10": ("con", "rps-pipe", "falcon"),
+        "13cd": ("host", "rps-pipe", "falcon"),
+    }
+    told = capsys.readouterr().err
+    why = "it compares none of the modes that were named with host"
+    assert f"figure 2 is not measurable here: {why}" in told
+    assert run_task(monkeypatch, "bench", "--figure", "14") == 0
+    assert campaigned.modes == {"14": COUNTED["14"].modes}
+    assert run_task(monkeypatch, "bench") == 0
+    assert campaigned.modes == {"own": tasks.DEFAULT_MODES}
+    assert run_task(monkeypatch, "bench", "--modes", "con") == 0
+    assert campaigned.modes == {"own": ("con",)}
+
+
+@pytest.mark.parametrize(
+    ("words", "todo"),
+    [
+        (("--size", "64", "--flows", "2"), "a figure has loads of its own; leave --size, --flows"),
+        (("--protocol", "tcp"), "leave --protocol out"),
+        (("--modes", "falcon,fast"), "there is no mode fast"),
+    ],
+)
+def test_what_no_figure_takes_is_refused(monkeypatch, campaigned, capsys, words, todo):
+    assert run_task(monkeypatch, "bench", "--figure", "10", *words) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ") and todo in error
+    assert campaigned.images == []
+
+
+def test_the_command_that_is_recorded_is_the_users(monkeypatch, campaigned):
+    assert run_task(monkeypatch, "bench", "--figure", "10,13") == 0
+    assert campaigned.command == "./inv bench --figure 10,13"
+    by_inv = ["invoke", "--search-root", "/a/checkout", "bench", "--all"]
+    assert tasks._command(by_inv) == "./inv bench --all"
 
 
 @pytest.mark.parametrize(
