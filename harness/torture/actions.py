@@ -17,21 +17,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import FalconError
 from harness.overlay.cpus import format_cpu_list
-from harness.overlay.plan import CLIENT, SERVER, Plan
-from harness.overlay.topology import CONTAINER_DEVICE, NIC, VXLAN
+from harness.overlay.plan import Plan
+from harness.overlay.topology import NIC
+from harness.torture.ports import CORE_SETTINGS, JUMBO, PLANS, SMALL, STANDING, Port, ports
 
 if TYPE_CHECKING:
     from harness.torture.world import World
 
 Arguments = dict[str, Any]
 
-# The topologies that stand from the first packet to the last. Every packet of
-# the small one is accounted for; so nothing in it is ever fragmented or resent.
-SMALL, JUMBO = "small", "jumbo"
-PLANS = {
-    SMALL: Plan(containers=2),
-    JUMBO: Plan(containers=2, outer=6, mtu=9000),
-}
 # At least so many CPUs stay online. CPU 0 always does: not every kernel lets it go.
 LEAST_ONLINE = 2
 OVERLAY_SLOTS, DEVICE_SLOTS = 2, 6
@@ -40,45 +34,6 @@ FIRST_BURST, LAST_BURST = 200, 255
 # What a veth device's NAPI may have in its ring when it is taken away; they are
 # freed and, in the stock kernel, counted nowhere.
 VETH_RING = 256
-
-
-@dataclass(frozen=True)
-class Port:
-    """A device that receives: of a standing topology, or of an overlay that comes and goes.
-
-    ``topology`` is its name, or the overlay's slot.
-    """
-
-    topology: str | int
-    side: int
-    container: int | None
-    device: str
-
-    def __str__(self) -> str:
-        where = "" if self.container is None else f"{self.container}/"
-        return f"{self.topology}/{('client', 'server')[self.side]}/{where}{self.device}"
-
-    @property
-    def is_veth(self) -> bool:
-        return self.device != VXLAN
-
-
-def ports(topology: str | int, plan: Plan, sides: tuple[int, ...] = (SERVER,)) -> tuple[Port, ...]:
-    """All devices of a topology that receive packets from another one."""
-    found = []
-    for side in sides:
-        found += [Port(topology, side, None, NIC), Port(topology, side, None, VXLAN)]
-        for number in range(plan.containers):
-            found.append(Port(topology, side, None, f"veth{number}"))
-            found.append(Port(topology, side, number, CONTAINER_DEVICE))
-    return tuple(found)
-
-
-STANDING = tuple(
-    port for name, plan in PLANS.items() for port in ports(name, plan, (CLIENT, SERVER))
-)
-# Of these, those through which what the clients send comes to the wire.
-SENDING = tuple(port for port in STANDING if port.side == CLIENT and port.container is None)
 
 
 @dataclass
@@ -218,16 +173,10 @@ class SetCore(Action):
     """A setting of the stock kernel that the packets' queues go by."""
 
     name, kind, lane, weight = "core", "core", "devices", 7
-    VALUES: ClassVar[dict[str, tuple[int, ...]]] = {
-        "netdev_max_backlog": (16, 100, 1000, 1000, 4000),
-        "netdev_budget": (60, 300, 300, 600),
-        "dev_weight": (16, 64, 64),
-        "rps_sock_flow_entries": (0, 64, 4096),
-    }
 
     def draw(self, rng: random.Random, model: Model) -> Arguments:
-        setting = rng.choice(tuple(self.VALUES))
-        return {"setting": setting, "value": str(rng.choice(self.VALUES[setting]))}
+        setting = rng.choice(tuple(CORE_SETTINGS))
+        return {"setting": setting, "value": str(rng.choice(CORE_SETTINGS[setting]))}
 
     def apply(self, world: World, *, setting: str, value: str) -> None:
         world.write_setting(setting, value)

@@ -20,7 +20,7 @@ from harness.errors import FalconError
 from harness.overlay import falcon
 from harness.torture import account, traffic
 from harness.torture.account import Balance, Reading
-from harness.torture.actions import JUMBO, PLANS, SMALL, STANDING
+from harness.torture.ports import JUMBO, PLANS, SMALL, STANDING
 from harness.torture.sequence import Epoch, Step
 from harness.torture.traffic import Tally, Traffic
 from harness.torture.world import World

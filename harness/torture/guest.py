@@ -24,8 +24,8 @@ from harness.errors import FalconError
 from harness.overlay import falcon
 from harness.overlay.cpus import present_cpus
 from harness.torture import driver, leaks, traffic
-from harness.torture.actions import SMALL
 from harness.torture.driver import Totals
+from harness.torture.ports import SMALL
 from harness.torture.sequence import Step, epochs
 from harness.torture.world import World, standing
 

@@ -18,11 +18,7 @@ from typing import Any
 
 from harness.torture.actions import (
     ACTIONS,
-    JUMBO,
     KINDS,
-    PLANS,
-    SENDING,
-    SMALL,
     Action,
     Arguments,
     CpuOn,
@@ -30,6 +26,7 @@ from harness.torture.actions import (
     Recast,
     SetRps,
 )
+from harness.torture.ports import JUMBO, PLANS, SENDING, SMALL
 
 ACTIONS_LEAST, ACTIONS_MOST = 30, 50
 PAUSE_S = 0.6

@@ -21,7 +21,7 @@ from typing import Self
 
 from harness.errors import FalconError
 from harness.overlay.topology import Topology
-from harness.torture.actions import JUMBO, SMALL
+from harness.torture.ports import JUMBO, SMALL
 from harness.torture.sequence import MICE_CPU, Epoch, Flow
 from harness.workload.udpflow import PORT, Endpoint, Received, Receiver, Sender, UdpFlow
 

@@ -23,7 +23,7 @@ from harness.overlay.netns import Namespace
 from harness.overlay.plan import SERVER, VXLAN_PORT, Plan
 from harness.overlay.topology import BRIDGE, CONTAINER_DEVICE, NIC, VXLAN, Topology, one_machine
 from harness.torture import account
-from harness.torture.actions import PLANS, Port, SetCore
+from harness.torture.ports import CORE_SETTINGS, PLANS, Port
 from harness.workload.udpflow import Endpoint, Received, Receiver, Sender
 
 # A vxlan device's network among those that come and go; 42 is the standing ones'.
@@ -252,7 +252,7 @@ class World:
     # -- its beginning and end ------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        names = [*self.settings(), *SetCore.VALUES]
+        names = [*self.settings(), *CORE_SETTINGS]
         self._before = {name: falcon.read_sysctl(name) for name in names}
         return self
 

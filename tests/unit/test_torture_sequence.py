@@ -11,16 +11,13 @@ import pytest
 from harness.torture import actions
 from harness.torture.actions import (
     ACTIONS,
-    JUMBO,
     LEAST_ONLINE,
-    SENDING,
     SETTINGS,
-    SMALL,
     VETH_RING,
     Model,
-    Port,
     SetGro,
 )
+from harness.torture.ports import JUMBO, SENDING, SMALL, Port
 from harness.torture.sequence import SORTS, Epoch, Step, epochs
 
 CPUS = (0, 1, 2, 3)

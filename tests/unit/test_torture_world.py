@@ -17,7 +17,8 @@ from harness.overlay.plan import SERVER, Plan
 from harness.overlay.topology import NIC, VXLAN, one_machine
 from harness.torture import account
 from harness.torture.account import Drops
-from harness.torture.actions import DOOMS, SMALL, Port, Recast, ports
+from harness.torture.actions import DOOMS, Recast
+from harness.torture.ports import SMALL, Port, ports
 from harness.torture.world import Overlay, World
 from harness.workload.udpflow import Endpoint, Sender, UdpFlow
 
