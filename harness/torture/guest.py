@@ -105,7 +105,7 @@ def torture(job: Job, totals: Totals) -> None:
             )
         tell("phase", text="taking everything down")
     tell("phase", text="looking for leaks")
-    skipped = leaks.check(before)
+    skipped = leaks.check(before, lambda text: tell("phase", text=text))
     tell("done", totals=totals.to_dict(), skipped=skipped)
 
 

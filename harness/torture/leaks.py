@@ -54,11 +54,13 @@ def baseline() -> Baseline:
     return Baseline(_devices(), active(PACKETS), _namespaces())
 
 
-def check(before: Baseline) -> tuple[str, ...]:
-    """Look for leaks; what could not be looked at, in words."""
+def check(before: Baseline, enter: Callable[[str], None]) -> tuple[str, ...]:
+    """Look for leaks; what could not be looked at, in words. ``enter`` is told each step."""
     _wait_for_removed_namespaces()
     _check_devices(before)
-    skipped = [*_check_memory(), *_check_counts(before)]
+    skipped = _check_memory(enter)
+    enter("counting what is left in memory")
+    skipped += _check_counts(before)
     if lockdep_gave_up():
         raise FalconError("lockdep switched itself off", "the end of the run was not checked")
     return tuple(skipped)
@@ -119,8 +121,9 @@ def scan() -> bool:
     return False
 
 
-def _check_memory() -> list[str]:
-    for _ in range(SCANS):
+def _check_memory(enter: Callable[[str], None]) -> list[str]:
+    for number in range(1, SCANS + 1):
+        enter(f"looking for leaked memory, {number} of {SCANS}")
         time.sleep(KMEMLEAK_AGE_S)
         if not scan():
             return ["kmemleak is missing or switched itself off"]

@@ -196,3 +196,22 @@ def test_lockdep_that_stopped_is_seen(tmp_path, monkeypatch, text, gave_up) -> N
     assert leaks.lockdep_gave_up() is False  # a kernel without it
     (tmp_path / "lockdep_stats").write_text(text)
     assert leaks.lockdep_gave_up() is gave_up
+
+
+def test_each_scan_is_a_step(monkeypatch):
+    """Under emulation one takes minutes; whoever watches must see that it goes on."""
+    told: list[str] = []
+    scans = iter([True, False])
+    monkeypatch.setattr(leaks, "KMEMLEAK_AGE_S", 0.0)
+    monkeypatch.setattr(leaks, "scan", lambda: told.append("scan") or next(scans))
+    for step in ("_wait_for_removed_namespaces", "_check_devices", "lockdep_gave_up"):
+        monkeypatch.setattr(leaks, step, lambda *_: False)
+    skipped = leaks.check(leaks.Baseline((), None, None), told.append)
+    assert told == [
+        "looking for leaked memory, 1 of 2",
+        "scan",
+        "looking for leaked memory, 2 of 2",
+        "scan",
+        "counting what is left in memory",
+    ]
+    assert "kmemleak is missing or switched itself off" in skipped
