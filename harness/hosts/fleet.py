@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import Event
 from typing import Generic, TypeVar
 
 from rich.table import Table
@@ -57,9 +58,15 @@ def on_each(
     with ExitStack() as opened:
         machines = [opened.enter_context(SshMachine(host, access)) for host in hosts]
 
+        # A Ctrl-C while a thread is being started can leave one that nobody waits for. So no
+        # work begins before all are started, and then none at all.
+        started = Event()
+
         def one(machine: SshMachine) -> Outcome[T]:
             reporter = Reporter(machine)
             try:
+                started.wait()
+                machine.check_cancelled()
                 return Outcome(machine.name, value=work(machine, reporter))
             except FalconError as error:
                 if len(hosts) > 1:
@@ -69,6 +76,7 @@ def on_each(
         with ThreadPoolExecutor(len(hosts), "falcon-host") as threads:
             try:
                 futures = [threads.submit(one, machine) for machine in machines]
+                started.set()
                 # Not for ever: a signal that comes just before the wait does not end it.
                 while wait(futures, timeout=SIGNALS_EVERY_S).not_done:
                     pass
@@ -76,6 +84,7 @@ def on_each(
             except BaseException:
                 for machine in machines:
                     machine.cancel()
+                started.set()
                 raise  # when the threads have ended, which `with` waits for
 
 

@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -75,6 +77,19 @@ def test_interrupt_lets_every_host_clean_up_and_stops_it_at_its_next_step() -> N
     finally:
         signal.signal(signal.SIGINT, before)
     assert sorted(cleaned) == ["a", "b"]
+
+
+def test_interrupt_before_all_are_started_starts_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            super().submit(*args, **kwargs)
+            raise KeyboardInterrupt
+
+    worked: list[str] = []
+    monkeypatch.setattr(fleet, "ThreadPoolExecutor", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        on_each(["a", "b"], Access(), lambda machine, _report: worked.append(machine.name))
+    assert not worked
 
 
 @pytest.mark.parametrize(
