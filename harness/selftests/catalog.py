@@ -52,7 +52,7 @@ CATALOG = (
     Selftest("test_vxlan_nolocalbypass.sh", commands=("jq", "mausezahn")),
     Selftest("test_bridge_backup_port.sh", commands=("jq", "mausezahn")),
     Selftest("fdb_flush.sh"),
-    Selftest("l2_tos_ttl_inherit.sh", commands=("tcpdump",), timeout_s=600),
+    Selftest("l2_tos_ttl_inherit.sh", commands=("tcpdump",), timeout_s=1800),
     Selftest("gre_gso.sh", commands=("socat", "ethtool")),
     Selftest("ip6_gre_headroom.sh"),
     Selftest("forwarding/bridge_vlan_unaware.sh", commands=FORWARDING),
