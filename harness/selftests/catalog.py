@@ -57,9 +57,9 @@ CATALOG = (
     Selftest("ip6_gre_headroom.sh"),
     Selftest("forwarding/bridge_vlan_unaware.sh", commands=FORWARDING),
     Selftest("forwarding/bridge_vlan_aware.sh", commands=FORWARDING),
-    Selftest("forwarding/router.sh", commands=FORWARDING),
-    Selftest("forwarding/vxlan_asymmetric.sh", commands=FORWARDING, timeout_s=600),
-    Selftest("forwarding/vxlan_bridge_1d.sh", commands=FORWARDING, timeout_s=900),
+    Selftest("forwarding/router.sh", commands=(*FORWARDING, "smcrouted")),
+    Selftest("forwarding/vxlan_asymmetric.sh", commands=(*FORWARDING, "arping"), timeout_s=1200),
+    Selftest("forwarding/vxlan_bridge_1d.sh", commands=(*FORWARDING, "dc"), timeout_s=1800),
     # sockets
     Selftest("udpgso.sh", commands=("ethtool",), helpers=("udpgso",)),
     Selftest("msg_zerocopy.sh", helpers=("msg_zerocopy",)),
