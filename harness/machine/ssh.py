@@ -164,6 +164,13 @@ class SshMachine(Machine):
                 self._open(connection)
                 _watch(connection)
                 self._login_is_root = _ask(connection, "id -u") == "0"
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                _close(connection)
+                raise HostUnreachable(
+                    f"the connection to {self.name} was lost at login",
+                    _words(error),
+                    f"see that `ssh {self.name}` works",
+                ) from None
             except BaseException:
                 _close(connection)
                 raise
