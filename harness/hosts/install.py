@@ -196,8 +196,8 @@ def _take_back(host: Host, grub: Grub, package: Package, was_pinned: bool) -> No
 def _boot(
     machine: SshMachine, report: Reporter, package: Package, facts: Facts, timeout_s: float
 ) -> None:
-    machine.begin_reboot()
     try:
+        machine.begin_reboot()
         machine.wait_for_boot(facts.boot_id, timeout_s + timeout_s)
     except MachineDied as error:
         raise FalconError(
@@ -207,7 +207,7 @@ def _boot(
         ) from None
     except FalconError:
         report.remark(
-            f"it boots {package.release} now, once; {facts.release} is still its default."
+            f"it boots {package.release} now or next, once; {facts.release} is still its default."
             " Run install-kernel again to verify it"
         )
         raise

@@ -260,6 +260,20 @@ def test_interrupt_while_it_boots_says_how_the_host_is(
     assert server.environment["saved_entry"] == PINNED
 
 
+def test_reboot_that_is_refused_says_how_the_host_is(
+    server: FakeServer, package: Package, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(argv: Sequence[str]) -> None:
+        if argv == ("reboot",):
+            raise FalconError("Access denied")
+
+    server.before = refuse
+    with pytest.raises(FalconError, match="Access denied"):
+        put(server, package)
+    assert f"once; {OLD} is still its default" in capfd.readouterr().err
+    assert server.environment["saved_entry"] == PINNED
+
+
 # ---- trouble before the reboot -----------------------------------------------------------
 
 

@@ -401,6 +401,20 @@ def test_host_that_stays_away(rebooting: SshServer) -> None:
             machine.wait_for_boot(before, 3)
 
 
+def test_reboot_that_kills_its_own_command_has_begun(rebooting: SshServer) -> None:
+    rebooting.add_program("systemctl", "#!/bin/sh\nkill -s KILL $PPID\n")
+    with rebooting.machine() as machine:
+        machine.begin_reboot()
+        assert machine.run(["true"]).exit_status == 0  # the connection was not what ended it
+
+
+def test_reboot_that_is_refused_is_told(rebooting: SshServer) -> None:
+    refusal = "Call to Reboot failed: Access denied"
+    rebooting.add_program("systemctl", f"#!/bin/sh\necho '{refusal}' >&2\nexit 1\n")
+    with rebooting.machine() as machine, pytest.raises(CommandFailed, match=refusal):
+        machine.begin_reboot()
+
+
 def test_host_that_does_not_go_down(rebooting: SshServer) -> None:
     with (
         rebooting.machine() as machine,
