@@ -22,6 +22,8 @@ from harness.hosts.fleet import Reporter
 from harness.hosts.grub import DROP_IN, STATE, TRIAL
 from harness.hosts.host import Host
 from harness.kernel.package import Package
+from harness.machine import ssh
+from harness.machine.base import Input
 
 HOST = ("--host", "deploy")
 TIMEOUT_S = 1200
@@ -120,10 +122,22 @@ pkill -KILL -u deploy sshd
 """
 
 
+# Between two chunks: the copy takes some 20 s on any host, longer than it takes to cut it.
+CHUNK_EVERY_S = 0.1
+
+
 def test_connection_cut_in_mid_copy_is_gone_on_with(
     server: Server, package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = package.file.stat().st_size
+    chunks = ssh.chunks
+
+    def slowly(stdin: Input, size: int) -> Iterator[bytes]:
+        for data in chunks(stdin, size):
+            yield data
+            time.sleep(CHUNK_EVERY_S)
+
+    monkeypatch.setattr(ssh, "chunks", slowly)
     offsets: list[int] = []
     send = copying._send
 
@@ -136,10 +150,12 @@ def test_connection_cut_in_mid_copy_is_gone_on_with(
         machine.connect()
         cut = other.start(["sh", "-c", CUT, "/var/tmp/copy.deb.part", str(size // 4)])
         host = Host(machine)
-        copying.copy(host, package.file, "/var/tmp/copy.deb", package.sha256)
-        cut.wait(120, check=True)
-        assert host.sha256("/var/tmp/copy.deb") == package.sha256
-        host.remove("/var/tmp/copy.deb")
+        try:
+            copying.copy(host, package.file, "/var/tmp/copy.deb", package.sha256)
+            cut.wait(120, check=True)
+            assert host.sha256("/var/tmp/copy.deb") == package.sha256
+        finally:
+            host.remove("/var/tmp/copy.deb", "/var/tmp/copy.deb.part")
     # From the beginning once, and then from where it was cut.
     assert offsets[0] == 0 and all(0 < offset < size for offset in offsets[1:]) and offsets[1:]
 
