@@ -35,6 +35,8 @@ from harness.paths import PROJECT, RESULTS, TESTS
 
 # Those of `run`; the system test is asked for by itself.
 SUITES = ("unit", "patches", "integration", "torture")
+# The system test is one story and takes an hour: it is shown as it comes.
+_STORY = ("--capture=no",)
 # pytest's own: tests failed, and no test was selected.
 _ALL_PASSED, _NONE_SELECTED = 0, 5
 # No integration test takes as long, emulated and on a busy host, without a word of pytest's.
@@ -109,7 +111,7 @@ def run_system(*, keyword: str | None = None) -> int:
 
     Its closing lines are as those of `run`.
     """
-    tally = _guarded("system tests", lambda: _here("system", "system", keyword, ()))
+    tally = _guarded("system tests", lambda: _here("system", "system", keyword, _STORY))
     if not tally.passed and not tally.failed:
         note("no test was run")
         tally += Tally(failed=1)

@@ -16,12 +16,14 @@ import pytest
 from conftest import FRAGMENTS, Console
 from server import Server
 
+from harness.console import note
 from harness.errors import FalconError
 from harness.hosts import copying, install, panics
 from harness.hosts.fleet import Reporter
 from harness.hosts.grub import DROP_IN, STATE, TRIAL
 from harness.hosts.host import Host
 from harness.kernel.package import Package
+from harness.kernel.progress import duration
 from harness.machine import ssh
 from harness.machine.base import Input
 
@@ -250,15 +252,14 @@ def test_masks_are_set_over_ssh_and_put_back(console: Console, server: Server) -
 
 
 def test_kernel_that_panics_leaves_the_server_as_it_was(
-    server: Server, package: Package, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    server: Server, package: Package, tmp_path: Path
 ) -> None:
     bad = broken.make(package, tmp_path)
+    note(f"$ install-kernel of {bad.release}")
     began = time.monotonic()
-    with server.machine("deploy") as machine:
-        with pytest.raises(FalconError) as caught:
-            install.install(machine, Reporter(machine), bad, boot_timeout_s=TIMEOUT_S)
-        print(f"$ install-kernel of {bad.release}\nerror: {caught.value}")
-        print(f"after {time.monotonic() - began:.0f} s")
+    with server.machine("deploy") as machine, pytest.raises(FalconError) as caught:
+        install.install(machine, Reporter(machine), bad, boot_timeout_s=TIMEOUT_S)
+    note(f"error: {caught.value}\nafter {duration(time.monotonic() - began)}")
     assert f"{bad.release} did not come up on deploy: it runs {package.release}" in str(
         caught.value
     )

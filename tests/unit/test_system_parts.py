@@ -40,9 +40,12 @@ def test_qemu_that_ends_is_not_waited_for(
     monkeypatch.setattr(server, "_arguments", quits)
     monkeypatch.setattr(server, "LOOK_EVERY_S", 0.1)
     (tmp_path / "id").write_text("")
+    log = tmp_path / "results/console.log"
+    complaint = rf"QEMU ended with status 3 .*: no bootable device; all of it is in {log}"
     began = time.monotonic()
-    with pytest.raises(FalconError, match=r"QEMU ended with status 3 .*: no bootable device"):
-        server.Server(tmp_path / "disk", tmp_path / "id", "ssh-ed25519 AAAA")
+    with pytest.raises(FalconError, match=complaint):
+        server.Server(tmp_path / "disk", tmp_path / "id", "ssh-ed25519 AAAA", console=log)
+    assert log.read_text() == "no bootable device\n"
     assert time.monotonic() - began < PATIENCE_S < server.BOOT_TIMEOUT_S
 
 

@@ -320,6 +320,22 @@ def test_a_keyword_that_selects_nothing_anywhere_is_a_failure(results, capfd):
     assert run_suite("unit", keyword="no_such_test") == 1
 
 
+STORY = """\
+def test_first(): print("as it comes")
+def test_second(): assert False
+def test_third(): pass
+"""
+
+
+def test_system_test_is_shown_as_it_comes(results, capfd):
+    (results / "tests/system").mkdir()
+    (results / "tests/system/test_a.py").write_text(STORY)
+    assert suite.run_system(keyword="first") == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert any("as it comes" in line for line in lines)
+    assert lines[-1] == "1 passed, 0 failed, 0 skipped"
+
+
 SLOW_TO_CLEAN_UP = """\
 import time
 from pathlib import Path
