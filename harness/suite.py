@@ -35,8 +35,9 @@ from harness.paths import PROJECT, RESULTS, TESTS
 
 # Those of `run`; the system test is asked for by itself.
 SUITES = ("unit", "patches", "integration", "torture")
-# The system test is one story and takes an hour: it is shown as it comes.
-_STORY = ("--capture=no",)
+# The system test is one story and takes an hour: it is shown as it comes, and after a failure
+# what follows would be told of another server.
+_STORY = ("--capture=no", "--exitfirst")
 # pytest's own: tests failed, and no test was selected.
 _ALL_PASSED, _NONE_SELECTED = 0, 5
 # No integration test takes as long, emulated and on a busy host, without a word of pytest's.

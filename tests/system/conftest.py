@@ -2,7 +2,7 @@
 """Fixtures of the system test: one server, and `./inv` as its administrator runs it.
 
 The tests are one story, told in the order of the file: a boot of an emulated server takes
-minutes. What a test needs of those before it, it looks at first.
+minutes. Each relies on those before it, so the first that fails is the last.
 """
 
 from __future__ import annotations

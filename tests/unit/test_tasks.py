@@ -336,6 +336,13 @@ def test_system_test_is_shown_as_it_comes(results, capfd):
     assert lines[-1] == "1 passed, 0 failed, 0 skipped"
 
 
+def test_system_test_ends_with_its_first_failure(results, capfd):
+    (results / "tests/system").mkdir()
+    (results / "tests/system/test_a.py").write_text(STORY)
+    assert suite.run_system() == 1
+    assert last_line(capfd) == "1 passed, 1 failed, 0 skipped"
+
+
 SLOW_TO_CLEAN_UP = """\
 import time
 from pathlib import Path
