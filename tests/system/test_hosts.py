@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -65,6 +66,20 @@ def temporary_files(server: Server) -> list[str]:
 
 def release(server: Server) -> str:
     return run(server, "uname -r").strip()
+
+
+# What there is to boot, and what decides which of it does.
+BOOT = """
+dpkg-query --show
+find /boot /etc/default/grub.d /etc/grub.d -type f 2>/dev/null | sort
+cat /etc/default/grub /boot/grub/grub.cfg
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def debians(server: Server) -> str:
+    """`BOOT` as it was before the first test."""
+    return run(server, BOOT)
 
 
 # ---- who is let in ----------------------------------------------------------------------
@@ -275,11 +290,17 @@ def test_kernel_that_panics_leaves_the_server_as_it_was(
     assert release(server) == package.release
 
 
-def test_uninstalled_the_server_is_debians_again(console: Console, server: Server) -> None:
+def test_uninstalled_the_server_is_debians_again(
+    console: Console, server: Server, package: Package, debians: str
+) -> None:
     words = ("uninstall-kernel", *HOST, "--timeout", str(TIMEOUT_S))
     done = console.inv(*words)
     assert done.returncode == 0, said(done)
+    removed = re.search(r"removed ([^;]+); runs \S+-amd64", done.stdout)
+    assert removed
+    assert set(removed[1].split(", ")) == {package.release, f"{package.release}{broken.SUFFIX}"}
     assert release(server).endswith("-amd64")
     assert run(server, f"ls {' '.join(OF_OURS)} 2>/dev/null || true") == ""
     assert run(server, "ls /boot /lib/modules | grep -c falcon || true").strip() == "0"
     assert run(server, "grub-editenv - list").strip() == ""
+    assert run(server, BOOT) == debians
