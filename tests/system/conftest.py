@@ -40,11 +40,13 @@ class Console:
     def inv(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run ``./inv WORDS``; what it prints is shown, too, as it comes."""
         command = [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *words]
+        ours = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
         environment = {
-            **os.environ,
+            **ours,
             "HOME": str(self.server.directory),
             "FALCON_CACHE": str(cache_dir()),
             "COLUMNS": "150",
+            "NO_COLOR": "1",
             "PYTHONUNBUFFERED": "1",
             **env,
         }
