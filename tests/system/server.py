@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
 from contextlib import ExitStack
@@ -109,11 +110,14 @@ class Server(Closing):
                 if status is not None:
                     trouble = f"QEMU ended with status {status} before the server was up"
                 if status is not None or time.monotonic() > deadline:
-                    raise FalconError(
-                        f"{trouble}; its console ends with",
-                        self.console_tail(),
-                        f"all of it is in {self.console}",
-                    )
+                    raise self._failure(trouble)
+
+    def _failure(self, trouble: str) -> FalconError:
+        return FalconError(
+            f"{trouble}; its console ends with",
+            self.console_tail(),
+            f"all of it is in {self.console}",
+        )
 
     def console_tail(self, lines: int = 12) -> str:
         """What the server's console showed last."""
@@ -124,7 +128,11 @@ class Server(Closing):
         """Shut it down, so that its disk is whole."""
         with self.machine("deploy") as machine:
             machine.run(["systemctl", "--no-block", "poweroff"], check=True)
-        self._qemu.wait(POWER_OFF_TIMEOUT_S)
+        try:
+            self._qemu.wait(POWER_OFF_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            trouble = f"the server is not off after {POWER_OFF_TIMEOUT_S:g} s"
+            raise self._failure(trouble) from None
 
     def close(self) -> None:
         self._opened.close()
