@@ -35,6 +35,12 @@ from harness.paths import PROJECT, RESULTS, TESTS
 
 # Those of `run`; the system test is asked for by itself.
 SUITES = ("unit", "patches", "integration", "torture")
+# The system test is one story and takes an hour: it is shown as it comes, and after a failure
+# what follows would be told of another server.
+_STORY = ("--capture=no", "--exitfirst")
+# How long one of its tests may take: an install and two boots, emulated and on a busy host.
+# Not the building before it, of the server and the kernel, which tells how far it is.
+SYSTEM_TEST_S = 5400
 # pytest's own: tests failed, and no test was selected.
 _ALL_PASSED, _NONE_SELECTED = 0, 5
 # No integration test takes as long, emulated and on a busy host, without a word of pytest's.
@@ -109,7 +115,10 @@ def run_system(*, keyword: str | None = None) -> int:
 
     Its closing lines are as those of `run`.
     """
-    tally = _guarded("system tests", lambda: _here("system", "system", keyword, ()))
+    # By a signal: what the test had begun is ended, and its fixtures clean up.
+    limit = (f"--timeout={SYSTEM_TEST_S}", "--timeout-method=signal")
+    options = (*_STORY, *limit, "--override-ini=timeout_func_only=true")
+    tally = _guarded("system tests", lambda: _here("system", "system", keyword, options))
     if not tally.passed and not tally.failed:
         note("no test was run")
         tally += Tally(failed=1)

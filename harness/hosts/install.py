@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from harness.errors import FalconError
 from harness.hosts import deadman, failure, panics
 from harness.hosts.copying import copy
+from harness.hosts.failure import Story
 from harness.hosts.fleet import Reporter
 from harness.hosts.grub import Grub
 from harness.hosts.host import MIB, SLOW_TIMEOUT_S, Facts, Host
@@ -196,8 +197,8 @@ def _take_back(host: Host, grub: Grub, package: Package, was_pinned: bool) -> No
 def _boot(
     machine: SshMachine, report: Reporter, package: Package, facts: Facts, timeout_s: float
 ) -> None:
-    machine.begin_reboot()
     try:
+        machine.begin_reboot()
         machine.wait_for_boot(facts.boot_id, timeout_s + timeout_s)
     except MachineDied as error:
         raise FalconError(
@@ -207,7 +208,7 @@ def _boot(
         ) from None
     except FalconError:
         report.remark(
-            f"it boots {package.release} now, once; {facts.release} is still its default."
+            f"it boots {package.release} now or next, once; {facts.release} is still its default."
             " Run install-kernel again to verify it"
         )
         raise
@@ -239,14 +240,15 @@ def _verify(
     if not doubts:
         deadman.confirm(host)
         return
-    story = failure.story(host, facts.boot_id)
-    for line in story.lines:
-        report.remark(f"    {line}")
     release = host.machine.kernel_release()
     boot_id = host.boot_id()
+    # First of all: a host that answers slowly may have no time for its journal.
     deadman.remove(host)
     grub.disarm()
     panics.forget(host)
+    story = _story(host, facts)
+    for line in story.lines:
+        report.remark(f"    {line}")
     if release != facts.release:
         report("going back to the old kernel")
         machine.begin_reboot()
@@ -256,6 +258,14 @@ def _verify(
         story.summary,
         f"Linux {facts.release} is its default as before; ./inv uninstall-kernel removes the new",
     )
+
+
+def _story(host: Host, facts: Facts) -> Story:
+    """What is known of the failed boot; never a reason to hide that it failed."""
+    try:
+        return failure.story(host, facts.boot_id)
+    except FalconError as error:
+        return Story(f"its journal could not be read ({error})")
 
 
 def _keep(host: Host, grub: Grub, package: Package) -> None:

@@ -37,7 +37,7 @@ from paramiko.ssh_exception import (
 )
 
 from harness.errors import FalconError
-from harness.machine.base import Input, Machine, MachineDied, Process, chunks
+from harness.machine.base import CommandFailed, Input, Machine, MachineDied, Process, chunks
 
 # What paramiko logs is in the errors it raises; its tracebacks are not for users.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -60,7 +60,9 @@ BOOT_TIMEOUT_S = 900.0
 RETRY_S = 2.0
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
-KILLED = 128 + 9
+# A shell's status of a command that was ended by signal N is SIGNALLED + N.
+SIGNALLED = 128
+KILLED = SIGNALLED + 9
 
 # $1: sshd's process, $2: what marks the end of what is not the command's, $3: the
 # working directory or "", then the command.
@@ -164,6 +166,13 @@ class SshMachine(Machine):
                 self._open(connection)
                 _watch(connection)
                 self._login_is_root = _ask(connection, "id -u") == "0"
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                _close(connection)
+                raise HostUnreachable(
+                    f"the connection to {self.name} was lost at login",
+                    _words(error),
+                    f"see that `ssh {self.name}` works",
+                ) from None
             except BaseException:
                 _close(connection)
                 raise
@@ -311,8 +320,14 @@ class SshMachine(Machine):
     def begin_reboot(self) -> None:
         """Tell the host to reboot, and do not wait for it."""
         script = "if command -v systemctl >/dev/null; then systemctl reboot; else reboot; fi"
-        with suppress(MachineDied):  # it may be faster than its answer
+        try:
             self.run(["sh", "-c", script], check=True, timeout_s=START_TIMEOUT_S)
+        except MachineDied:
+            pass  # it was faster than its answer
+        except CommandFailed as error:
+            # Going down, it may kill the command before the connection.
+            if error.result.exit_status < SIGNALLED:
+                raise
 
     def wait_for_boot(self, before: str, timeout_s: float = BOOT_TIMEOUT_S) -> None:
         """Wait until the host runs another boot than ``before``, a `boot_id`.

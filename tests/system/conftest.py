@@ -2,7 +2,7 @@
 """Fixtures of the system test: one server, and `./inv` as its administrator runs it.
 
 The tests are one story, told in the order of the file: a boot of an emulated server takes
-minutes. What a test needs of those before it, it looks at first.
+minutes. Each relies on those before it, so the first that fails is the last.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO, Any
 
 import image
 import pytest
@@ -21,11 +22,13 @@ from server import Server
 from harness.console import note
 from harness.kernel import series, source
 from harness.kernel.package import Package, build_package
+from harness.kernel.process import child
 from harness.kernel.progress import duration
-from harness.paths import PROJECT, cache_dir
+from harness.paths import PROJECT, RESULTS, cache_dir
 
 # What the server's kernel is built of; tcg.config and slow.config as long as it is emulated.
 FRAGMENTS = "guest,tcg,server,slow"
+CONSOLE_LOG = RESULTS / "system-console.log"
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,35 @@ class Console:
     server: Server
 
     def inv(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run ``./inv WORDS``; what it prints is shown, too."""
+        """Run ``./inv WORDS``; what it prints is shown, too, as it comes."""
         command = [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *words]
+        ours = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
         environment = {
-            **os.environ,
+            **ours,
             "HOME": str(self.server.directory),
             "FALCON_CACHE": str(cache_dir()),
             "COLUMNS": "150",
+            "NO_COLOR": "1",
+            "PYTHONUNBUFFERED": "1",
             **env,
         }
         note(f"$ ./inv {' '.join(words)}")
-        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
-        note(done.stderr + done.stdout)
-        return done
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with (  # in this order: the readers end when the child does
+            ThreadPoolExecutor(2) as readers,
+            child(command, cwd=PROJECT, env=environment, text=True, **pipes) as process,
+        ):
+            stdout, stderr = readers.map(_shown, (process.stdout, process.stderr))
+            return subprocess.CompletedProcess(command, process.wait(), stdout, stderr)
+
+
+def _shown(pipe: IO[str]) -> str:
+    """All that comes out of a pipe, shown line by line meanwhile."""
+    lines = []
+    for line in pipe:
+        note(line.rstrip("\n"))
+        lines.append(line)
+    return "".join(lines)
 
 
 @pytest.fixture(scope="session")
@@ -70,12 +89,9 @@ def server(
     """The server, booted by its own GRUB into Debian's kernel."""
     layer = image.layer(disk, tmp_path_factory.mktemp("server"))
     try:
-        with Server(layer, disk.key, disk.host_key) as made:
-            note(f"the server booted in {duration(made.boot_s)}")
+        with Server(layer, disk.key, disk.host_key, console=CONSOLE_LOG) as made:
+            note(f"the server booted in {duration(made.boot_s)}; its console: {CONSOLE_LOG}")
             yield made
-            kept = os.environ.get("FALCON_SYSTEM_CONSOLE")
-            if kept:
-                Path(kept).write_bytes(made.console.read_bytes())
     finally:
         layer.unlink()  # a gigabyte, which pytest would keep for three runs
 
@@ -91,4 +107,4 @@ def console_of_failures(server: Server, request: pytest.FixtureRequest) -> Itera
     failed = request.session.testsfailed
     yield
     if request.session.testsfailed > failed:
-        note(f"--- from the server's console ---\n{server.console_tail(30)}\n---")
+        note(f"--- the end of {server.console} ---\n{server.console_tail(30)}\n---")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
 from contextlib import ExitStack
@@ -28,7 +29,10 @@ CPUS, MEMORY_MIB = 6, 1536
 
 
 class Server(Closing):
-    """``kernel`` and ``initrd``: for a disk that has no boot loader yet, with ``append``."""
+    """``console``: the file that keeps what its console shows, in all of its boots.
+
+    ``kernel`` and ``initrd``: for a disk that has no boot loader yet, with ``append``.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Server(Closing):
         key: Path,
         host_key: str,
         *,
+        console: Path,
         kernel: Path | None = None,
         initrd: Path | None = None,
         append: str = "",
@@ -43,7 +48,9 @@ class Server(Closing):
         self._opened = ExitStack()
         temporary = tempfile.TemporaryDirectory(prefix="falcon-server-")
         self.directory = Path(self._opened.enter_context(temporary))
-        self.console = self.directory / "console.log"
+        self.console = console
+        console.parent.mkdir(parents=True, exist_ok=True)
+        console.unlink(missing_ok=True)  # of another server's
         self.port = _free_port()
         # As a home directory has it, so that `./inv` can be run with this one.
         (self.directory / ".ssh").mkdir(mode=0o700)
@@ -103,7 +110,14 @@ class Server(Closing):
                 if status is not None:
                     trouble = f"QEMU ended with status {status} before the server was up"
                 if status is not None or time.monotonic() > deadline:
-                    raise FalconError(f"{trouble}; the console ends with", self.console_tail())
+                    raise self._failure(trouble)
+
+    def _failure(self, trouble: str) -> FalconError:
+        return FalconError(
+            f"{trouble}; its console ends with",
+            self.console_tail(),
+            f"all of it is in {self.console}",
+        )
 
     def console_tail(self, lines: int = 12) -> str:
         """What the server's console showed last."""
@@ -114,7 +128,11 @@ class Server(Closing):
         """Shut it down, so that its disk is whole."""
         with self.machine("deploy") as machine:
             machine.run(["systemctl", "--no-block", "poweroff"], check=True)
-        self._qemu.wait(POWER_OFF_TIMEOUT_S)
+        try:
+            self._qemu.wait(POWER_OFF_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            trouble = f"the server is not off after {POWER_OFF_TIMEOUT_S:g} s"
+            raise self._failure(trouble) from None
 
     def close(self) -> None:
         self._opened.close()

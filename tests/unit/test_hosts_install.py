@@ -11,7 +11,7 @@ import pytest
 from fakeserver import BUILD_ID, NEW, OLD, FakeServer, failing, refusing
 
 from harness.errors import FalconError
-from harness.hosts import copying, install, panics, status, uninstall
+from harness.hosts import copying, deadman, install, panics, status, uninstall
 from harness.hosts.fleet import Reporter
 from harness.hosts.grub import DROP_IN, TRIAL, Grub
 from harness.hosts.host import Host
@@ -258,6 +258,34 @@ def test_interrupt_while_it_boots_says_how_the_host_is(
         put(server, package)
     assert f"once; {OLD} is still its default" in capfd.readouterr().err
     assert server.environment["saved_entry"] == PINNED
+
+
+def test_reboot_that_is_refused_says_how_the_host_is(
+    server: FakeServer, package: Package, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(argv: Sequence[str]) -> None:
+        if argv == ("reboot",):
+            raise FalconError("Access denied")
+
+    server.before = refuse
+    with pytest.raises(FalconError, match="Access denied"):
+        put(server, package)
+    assert f"once; {OLD} is still its default" in capfd.readouterr().err
+    assert server.environment["saved_entry"] == PINNED
+
+
+def test_journal_that_cannot_be_read_keeps_nothing_armed(
+    server: FakeServer, package: Package
+) -> None:
+    server.boots[NEW] = "panic"
+    server.before = refusing("--list-boots")
+    with pytest.raises(FalconError) as caught:
+        put(server, package)
+    assert f"{NEW} did not come up on server: it runs {OLD}" in str(caught.value)
+    assert "its journal could not be read (it does not want to)" in str(caught.value)
+    assert server.environment == {"saved_entry": PINNED}
+    for path in (TRIAL, panics.STATE, deadman.UNIT):
+        assert not (server.root / path.lstrip("/")).exists()
 
 
 # ---- trouble before the reboot -----------------------------------------------------------

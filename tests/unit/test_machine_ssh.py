@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fabric
 import processes
 import pytest
 from sshserver import SshServer
 
 from harness import tools
 from harness.errors import FalconError
-from harness.machine import CommandFailed, CommandTimeout, MachineDied, SshMachine
+from harness.machine import CommandFailed, CommandTimeout, MachineDied, SshMachine, ssh
 from harness.machine.ssh import HostUnreachable
 
 # A busy test machine starts nothing at once.
@@ -366,12 +367,52 @@ def test_reboot_waits_through_refusals_for_another_boot(rebooting: SshServer) ->
     helper.join()
 
 
+@pytest.mark.parametrize("step", ["_watch", "_ask"])
+def test_connection_lost_just_after_the_login_is_one_more_try(
+    rebooting: SshServer, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    whole = getattr(ssh, step)
+    lost: list[fabric.Connection] = []
+
+    def too_late(connection: fabric.Connection, *rest: str) -> object:
+        if not lost:
+            lost.append(connection)
+            rebooting.drop_connections()
+            deadline = time.monotonic() + PATIENCE_S
+            while connection.transport.is_active():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        return whole(connection, *rest)
+
+    monkeypatch.setattr(ssh, step, too_late)
+    with rebooting.machine() as machine:
+        machine.wait_for_boot("none yet", PATIENCE_S)
+        lost.clear()
+        machine.close()
+        with pytest.raises(HostUnreachable, match="the connection to server was lost at login"):
+            machine.connect()
+
+
 def test_host_that_stays_away(rebooting: SshServer) -> None:
     with rebooting.machine() as machine:
         before = machine.boot_id()
         rebooting.stop()
         with pytest.raises(MachineDied, match=r"did not come back in 3 s: .*Connection refused"):
             machine.wait_for_boot(before, 3)
+
+
+def test_reboot_that_kills_its_own_command_has_begun(rebooting: SshServer) -> None:
+    rebooting.add_program("systemctl", "#!/bin/sh\nkill -s KILL $PPID\n")
+    with rebooting.machine() as machine:
+        machine.begin_reboot()
+        assert machine.run(["true"]).exit_status == 0  # the connection was not what ended it
+
+
+def test_reboot_that_is_refused_is_told(rebooting: SshServer) -> None:
+    refusal = "Call to Reboot failed: Access denied"
+    rebooting.add_program("systemctl", f"#!/bin/sh\necho '{refusal}' >&2\nexit 1\n")
+    with rebooting.machine() as machine, pytest.raises(CommandFailed, match=refusal):
+        machine.begin_reboot()
 
 
 def test_host_that_does_not_go_down(rebooting: SshServer) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +16,8 @@ import pytest
 
 from harness.errors import FalconError
 from harness.kernel.package import Package
+from harness.machine import SshMachine
+from harness.machine.base import Result
 from harness.paths import TESTS
 
 SYSTEM = TESTS / "system"
@@ -40,10 +43,38 @@ def test_qemu_that_ends_is_not_waited_for(
     monkeypatch.setattr(server, "_arguments", quits)
     monkeypatch.setattr(server, "LOOK_EVERY_S", 0.1)
     (tmp_path / "id").write_text("")
+    log = tmp_path / "results/console.log"
+    complaint = rf"QEMU ended with status 3 .*: no bootable device; all of it is in {log}"
     began = time.monotonic()
-    with pytest.raises(FalconError, match=r"QEMU ended with status 3 .*: no bootable device"):
-        server.Server(tmp_path / "disk", tmp_path / "id", "ssh-ed25519 AAAA")
+    with pytest.raises(FalconError, match=complaint):
+        server.Server(tmp_path / "disk", tmp_path / "id", "ssh-ed25519 AAAA", console=log)
+    assert log.read_text() == "no bootable device\n"
     assert time.monotonic() - began < PATIENCE_S < server.BOOT_TIMEOUT_S
+
+
+class Powered(SshMachine):
+    """A login whose commands all succeed."""
+
+    def run(self, argv: Sequence[str], **_: object) -> Result:  # type: ignore[override]
+        return Result(tuple(argv), 0, b"", b"", 0.0)
+
+
+def test_server_that_does_not_power_off_is_told(
+    server: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stays(_disk: Path, _port: int, console: Path) -> list[str]:
+        return ["sh", "-c", f"echo a stop job is running >{console}; exec sleep 1000"]
+
+    log = tmp_path / "console.log"
+    monkeypatch.setattr(server, "_arguments", stays)
+    monkeypatch.setattr(server, "POWER_OFF_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(server.Server, "_wait_until_up", lambda _: None)
+    monkeypatch.setattr(server, "SshMachine", Powered)
+    (tmp_path / "id").write_text("")
+    made = server.Server(tmp_path / "disk", tmp_path / "id", "ssh-ed25519 AAAA", console=log)
+    complaint = f"is not off after 3 s; its console ends with: a stop job is running; all .* {log}"
+    with made, pytest.raises(FalconError, match=complaint):
+        made.power_off()
 
 
 def test_broken_package_has_no_file_of_the_good_ones(

@@ -320,6 +320,53 @@ def test_a_keyword_that_selects_nothing_anywhere_is_a_failure(results, capfd):
     assert run_suite("unit", keyword="no_such_test") == 1
 
 
+STORY = """\
+def test_first(): print("as it comes")
+def test_second(): assert False
+def test_third(): pass
+"""
+
+
+def test_system_test_is_shown_as_it_comes(results, capfd):
+    (results / "tests/system").mkdir()
+    (results / "tests/system/test_a.py").write_text(STORY)
+    assert suite.run_system(keyword="first") == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert any("as it comes" in line for line in lines)
+    assert lines[-1] == "1 passed, 0 failed, 0 skipped"
+
+
+def test_system_test_ends_with_its_first_failure(results, capfd):
+    (results / "tests/system").mkdir()
+    (results / "tests/system/test_a.py").write_text(STORY)
+    assert suite.run_system() == 1
+    assert last_line(capfd) == "1 passed, 1 failed, 0 skipped"
+
+
+STANDS_STILL = """\
+import time
+import pytest
+@pytest.fixture
+def build(): time.sleep(3)
+def test_built(build): pass
+def test_waits():
+    try: time.sleep(1000)
+    finally: print("cleaned up")
+"""
+
+
+def test_system_test_does_not_wait_for_ever(results, monkeypatch, capfd):
+    (results / "tests/system").mkdir()
+    (results / "tests/system/test_a.py").write_text(STANDS_STILL)
+    monkeypatch.setattr(suite, "SYSTEM_TEST_S", 2)
+    began = time.monotonic()
+    assert suite.run_system() == 1
+    assert time.monotonic() - began < 60
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[-1] == "1 passed, 1 failed, 0 skipped"
+    assert any("cleaned up" in line for line in lines)
+
+
 SLOW_TO_CLEAN_UP = """\
 import time
 from pathlib import Path
