@@ -15,7 +15,7 @@ from harness.machine.console import Splat
 from harness.selftests import comparison as runs
 from harness.selftests.build import Suite
 from harness.selftests.catalog import Selftest
-from harness.selftests.comparison import CONFIGURATIONS, OFF, ON, VANILLA
+from harness.selftests.comparison import ATTEMPTS, CONFIGURATIONS, OFF, ON, VANILLA
 
 GRO, VETH = Selftest("gro.sh"), Selftest("veth.sh", ("-s", "1"), timeout_s=9)
 COUNTERS = """\
@@ -142,7 +142,7 @@ def test_falcon_is_switched_on_where_it_should_be_only(compare):
     ("status", "result"), [(0, "pass"), (4, "skip"), (1, "fail"), (255, "fail")]
 )
 def test_exit_codes_are_kselftests(compare, status, result):
-    rows, _ = compare(**{name: [status] * 3 for name in CONFIGURATIONS})
+    rows, _ = compare(**{name: [status] * ATTEMPTS for name in CONFIGURATIONS})
     assert results(rows) == [(result,) * 3]
 
 
@@ -153,10 +153,10 @@ def test_what_fails_is_tried_again(compare):
 
 
 def test_a_regression_fails_every_time(compare):
-    rows, guests = compare(on=[1, 1, "one\nlast words\n\n"])
+    rows, guests = compare(on=[*[1] * (ATTEMPTS - 1), "one\nlast words\n\n"])
     assert rows[0].is_regression
-    assert (rows[0].outcomes[ON].attempts, rows[0].outcomes[ON].why) == (3, "last words")
-    assert guests[ON].calls.count("tidy") == 3
+    assert (rows[0].outcomes[ON].attempts, rows[0].outcomes[ON].why) == (ATTEMPTS, "last words")
+    assert guests[ON].calls.count("tidy") == ATTEMPTS
 
 
 def test_a_skip_on_the_patched_kernel_is_a_regression(compare):
@@ -165,23 +165,23 @@ def test_a_skip_on_the_patched_kernel_is_a_regression(compare):
 
 
 def test_what_the_stock_kernel_fails_is_no_regression_and_tried_once(compare):
-    rows, guests = compare(vanilla=[1, 1, 1], off=[1], on=[0])
+    rows, guests = compare(vanilla=[1] * ATTEMPTS, off=[1], on=[0])
     assert results(rows) == [("fail", "fail", "pass")]
     assert rows[0].differs and not rows[0].is_regression
     assert guests[OFF].calls == ["./gro.sh", "tidy"]
 
 
 def test_a_test_that_takes_too_long(compare):
-    rows, guests = compare([VETH], on=[late(VETH)] * 3)
+    rows, guests = compare([VETH], on=[late(VETH)] * ATTEMPTS)
     assert rows[0].outcomes[ON].result == "timeout"
     assert rows[0].outcomes[ON].why == "took longer than 9 s"
-    assert guests[ON].calls.count("tidy") == 3
+    assert guests[ON].calls.count("tidy") == ATTEMPTS
     assert rows[0].name == "veth -s 1"
     assert guests[ON].calls[1] == "./veth.sh -s 1"
 
 
 def test_what_is_too_slow_on_the_stock_kernel_is_not_tried_again_anywhere(compare):
-    rows, guests = compare([VETH], **{name: [late(VETH)] * 3 for name in CONFIGURATIONS})
+    rows, guests = compare([VETH], **{name: [late(VETH)] * ATTEMPTS for name in CONFIGURATIONS})
     assert results(rows) == [("timeout",) * 3]
     assert [guest.calls.count("tidy") for guest in guests.values()] == [1, 1, 1]
 
