@@ -7,12 +7,14 @@ Ctrl-C lets every host's work end by its own clean-up before anything is closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from threading import Event
-from typing import Generic, TypeVar
+from threading import Event, current_thread, main_thread
+from types import FrameType
+from typing import Any, Generic, TypeVar
 
 from rich.table import Table
 
@@ -23,6 +25,7 @@ from harness.machine.ssh import Access, SshMachine
 T = TypeVar("T")
 
 SIGNALS_EVERY_S = 0.5
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,7 @@ def on_each(
     with ExitStack() as opened:
         machines = [opened.enter_context(SshMachine(host, access)) for host in hosts]
 
-        # A Ctrl-C while a thread is being started can leave one that nobody waits for. So no
-        # work begins before all are started, and then none at all.
+        # No work begins before all threads are started; if one cannot be, then none at all.
         started = Event()
 
         def one(machine: SshMachine) -> Outcome[T]:
@@ -73,19 +75,46 @@ def on_each(
                     reporter.remark(f"error: {error}")
                 return Outcome(machine.name, error=error)
 
-        with ThreadPoolExecutor(len(hosts), "falcon-host") as threads:
+        with ThreadPoolExecutor(len(hosts), "falcon-host") as threads, _signals_noted() as heed:
             try:
                 futures = [threads.submit(one, machine) for machine in machines]
                 started.set()
-                # Not for ever: a signal that comes just before the wait does not end it.
                 while wait(futures, timeout=SIGNALS_EVERY_S).not_done:
-                    pass
+                    heed()
                 return [future.result() for future in futures]
             except BaseException:
                 for machine in machines:
                     machine.cancel()
                 started.set()
                 raise  # when the threads have ended, which `with` waits for
+
+
+@contextmanager
+def _signals_noted() -> Iterator[Callable[[], None]]:
+    """What ends us does so where the yielded function is called, and nowhere else.
+
+    Raised while a thread is started, or while `wait` has the futures' locks, a Ctrl-C would leave
+    a thread that nobody waits for, or locks that threads wait for and nobody gives back.
+    """
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    came: list[int] = []
+
+    def heed() -> None:
+        while came:
+            number = came.pop(0)
+            handlers[number](number, None)
+
+    try:
+        for number in ENDING if current_thread() is main_thread() else ():
+            handler = signal.getsignal(number)
+            if callable(handler):
+                handlers[number] = handler
+                signal.signal(number, lambda number, _frame: came.append(number))
+        yield heed
+    finally:
+        for noted, before in handlers.items():
+            signal.signal(noted, before)
+    heed()
 
 
 def _check(hosts: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -90,6 +90,33 @@ def test_interrupt_before_all_are_started_starts_no_work(monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         on_each(["a", "b"], Access(), lambda machine, _report: worked.append(machine.name))
     assert not worked
+
+
+def test_interrupt_takes_effect_where_no_lock_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[str] = []
+
+    def waiting(*args: Any, **kwargs: Any) -> Any:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            return wait(*args, **kwargs)
+        except KeyboardInterrupt:
+            inside.append("raised while futures are waited for")
+            raise
+
+    def work(machine: SshMachine, _report: fleet.Reporter) -> None:
+        while True:
+            machine.check_cancelled()
+            time.sleep(0.05)
+
+    monkeypatch.setattr(fleet, "wait", waiting)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            on_each(["a", "b"], Access(), work)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not inside
 
 
 @pytest.mark.parametrize(
