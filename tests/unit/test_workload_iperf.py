@@ -40,6 +40,17 @@ def test_one_flow_after_the_other(here: Endpoint) -> None:
 
 
 @needs_iperf
+def test_a_flow_waits_for_the_one_before_it(here: Endpoint) -> None:
+    with (
+        iperf.Server(here),
+        iperf.Client(here.namespace, IP, size=1000, count=600, rate=300.0) as first,
+    ):
+        with iperf.Client(here.namespace, IP, size=1000, count=100) as second:
+            assert second.wait().sent == 100
+        assert first.wait().sent == 600
+
+
+@needs_iperf
 def test_a_paced_flow_arrives(here: Endpoint) -> None:
     with (
         iperf.Server(here),
