@@ -454,7 +454,9 @@ class Simulation:
         before = {number: cpu.busy() for number, cpu in self.cpus.items()}
         sent = out.sent
         self.env.run(until=scenario.warm_up + scenario.seconds)
-        out.busy = {number: cpu.busy() - before[number] for number, cpu in self.cpus.items()}
+        # Of a CPU that was idle all the time, the difference of two sums may be below zero.
+        busy = {number: cpu.busy() - before[number] for number, cpu in self.cpus.items()}
+        out.busy = {number: max(0.0, seconds) for number, seconds in busy.items()}
         out.sent_then = out.sent - sent
         out.in_flight = self._count()
         return out
