@@ -41,6 +41,8 @@ _STORY = ("--capture=no", "--exitfirst")
 # How long one of its tests may take: an install and two boots, emulated and on a busy host.
 # Not the building before it, of the server and the kernel, which tells how far it is.
 SYSTEM_TEST_S = 5400
+# No unit test takes a tenth of it. One that hangs is told by its name.
+UNIT_TEST_S = 600
 # pytest's own: tests failed, and no test was selected.
 _ALL_PASSED, _NONE_SELECTED = 0, 5
 # No integration test takes as long, emulated and on a busy host, without a word of pytest's.
@@ -94,7 +96,7 @@ def run(suites: Sequence[str], kernels: Sequence[Kernel], *, keyword: str | None
     lines: list[tuple[str, str]] = []
     total = Tally()
     if "unit" in suites:
-        total = _guarded("unit tests", lambda: _here("unit", "unit", keyword, ()))
+        total = _guarded("unit tests", lambda: _here("unit", "unit", keyword, _limit(UNIT_TEST_S)))
         lines.append(("unit tests", str(total)))
     in_kernel = [suite for suite in suites if suite != "unit"]
     for kernel in kernels if in_kernel else ():
@@ -115,15 +117,18 @@ def run_system(*, keyword: str | None = None) -> int:
 
     Its closing lines are as those of `run`.
     """
-    # By a signal: what the test had begun is ended, and its fixtures clean up.
-    limit = (f"--timeout={SYSTEM_TEST_S}", "--timeout-method=signal")
-    options = (*_STORY, *limit, "--override-ini=timeout_func_only=true")
+    options = (*_STORY, *_limit(SYSTEM_TEST_S), "--override-ini=timeout_func_only=true")
     tally = _guarded("system tests", lambda: _here("system", "system", keyword, options))
     if not tally.passed and not tally.failed:
         note("no test was run")
         tally += Tally(failed=1)
     out.print(str(tally), markup=False)
     return 1 if tally.failed else 0
+
+
+def _limit(seconds: int) -> tuple[str, ...]:
+    """Pytest's options: a test that takes longer ends, by a signal, so its fixtures clean up."""
+    return f"--timeout={seconds}", "--timeout-method=signal"
 
 
 def _kernel(kernel: Kernel, suites: Sequence[str], keyword: str | None) -> tuple[Tally, str]:

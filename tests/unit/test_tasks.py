@@ -320,6 +320,18 @@ def test_a_keyword_that_selects_nothing_anywhere_is_a_failure(results, capfd):
     assert run_suite("unit", keyword="no_such_test") == 1
 
 
+def test_a_unit_test_that_hangs_ends_and_is_named(results, capfd, monkeypatch):
+    monkeypatch.setattr(suite, "UNIT_TEST_S", 1)
+    waits = (
+        "import threading\ndef test_hangs(): threading.Event().wait(60)\ndef test_goes_on(): pass\n"
+    )
+    (results / "tests/unit/test_a.py").write_text(waits)
+    assert run_suite("unit") == 1
+    printed = capfd.readouterr().out
+    assert "test_a.py::test_hangs" in printed
+    assert printed.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
+
+
 STORY = """\
 def test_first(): print("as it comes")
 def test_second(): assert False
