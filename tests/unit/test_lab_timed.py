@@ -681,5 +681,6 @@ def test_senders_of_one_flow_over_an_overlay_are_told_apart(overlay: Rig) -> Non
     with overlay.client.running(load, flows, 300.0, 1) as running:
         done = running.wait()
     came = timed._settled(overlay, before, done.operations) - before
-    assert came.datagrams == done.operations > 200
+    # A machine that stands still for a while sends less: what was due then is not made up for.
+    assert came.datagrams == done.operations > load.senders
     assert came.late == 0
