@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from threading import Event, current_thread, main_thread
+from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -61,14 +61,9 @@ def on_each(
     with ExitStack() as opened:
         machines = [opened.enter_context(SshMachine(host, access)) for host in hosts]
 
-        # No work begins before all threads are started; if one cannot be, then none at all.
-        started = Event()
-
         def one(machine: SshMachine) -> Outcome[T]:
             reporter = Reporter(machine)
             try:
-                started.wait()
-                machine.check_cancelled()
                 return Outcome(machine.name, value=work(machine, reporter))
             except FalconError as error:
                 if len(hosts) > 1:
@@ -78,14 +73,12 @@ def on_each(
         with ThreadPoolExecutor(len(hosts), "falcon-host") as threads, _signals_noted() as heed:
             try:
                 futures = [threads.submit(one, machine) for machine in machines]
-                started.set()
                 while wait(futures, timeout=SIGNALS_EVERY_S).not_done:
                     heed()
                 return [future.result() for future in futures]
             except BaseException:
                 for machine in machines:
                     machine.cancel()
-                started.set()
                 raise  # when the threads have ended, which `with` waits for
 
 

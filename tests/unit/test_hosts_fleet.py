@@ -79,35 +79,40 @@ def test_interrupt_lets_every_host_clean_up_and_stops_it_at_its_next_step() -> N
     assert sorted(cleaned) == ["a", "b"]
 
 
-def test_interrupt_before_all_are_started_starts_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted(ThreadPoolExecutor):
-        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-            super().submit(*args, **kwargs)
-            raise KeyboardInterrupt
-
-    worked: list[str] = []
-    monkeypatch.setattr(fleet, "ThreadPoolExecutor", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        on_each(["a", "b"], Access(), lambda machine, _report: worked.append(machine.name))
-    assert not worked
-
-
-def test_interrupt_takes_effect_where_no_lock_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["a thread is started", "futures are waited for"])
+def test_interrupt_takes_effect_where_nothing_is_half_done(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     inside: list[str] = []
+    ended: list[str] = []
 
-    def waiting(*args: Any, **kwargs: Any) -> Any:
+    def interrupted(what: str) -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
-            return wait(*args, **kwargs)
+            os.kill(os.getpid(), signal.SIGINT) if what == where else None
+            time.sleep(0)  # where Python would raise it
         except KeyboardInterrupt:
-            inside.append("raised while futures are waited for")
+            inside.append(what)
             raise
 
-    def work(machine: SshMachine, _report: fleet.Reporter) -> None:
-        while True:
-            machine.check_cancelled()
-            time.sleep(0.05)
+    class Threads(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(*args, **kwargs)
+            interrupted("a thread is started")
+            return future
 
+    def waiting(*args: Any, **kwargs: Any) -> Any:
+        interrupted("futures are waited for")
+        return wait(*args, **kwargs)
+
+    def work(machine: SshMachine, _report: fleet.Reporter) -> None:
+        try:
+            while True:
+                machine.check_cancelled()
+                time.sleep(0.05)
+        finally:
+            ended.append(machine.name)
+
+    monkeypatch.setattr(fleet, "ThreadPoolExecutor", Threads)
     monkeypatch.setattr(fleet, "wait", waiting)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -116,7 +121,7 @@ def test_interrupt_takes_effect_where_no_lock_is_held(monkeypatch: pytest.Monkey
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    assert not inside
+    assert not inside and sorted(ended) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
