@@ -82,8 +82,7 @@ class Client(Program):
             "--cport": source_port or None,
         }
         given = [word for pair in options.items() if pair[1] is not None for word in pair]
-        self._words = ("--json", "--no-delay", *given)
-        super().__init__(source, "iperf3", *self._words)
+        super().__init__(source, "iperf3", "--json", "--no-delay", *given)
         self._size = size
         self._seconds = (count / rate if rate else 0.0) + HELD_UP_S
 
@@ -92,9 +91,8 @@ class Client(Program):
         until = time.monotonic() + TAKEN_WITHIN_S
         text = self.wait_until_ended(self._seconds)
         while _is_refused(text) and time.monotonic() < until:
-            self.close()
             time.sleep(POLL_S)
-            super().__init__(self._namespace, self.name, *self._words)
+            self.restart()
             text = self.wait_until_ended(self._seconds)
         return parse(text, self._size)
 

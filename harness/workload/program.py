@@ -47,14 +47,18 @@ class Program(Closing):
         self.name = Path(name).name
         self._namespace = namespace
         # setpriv and taskset make way for the program: the process stays the same.
-        command = ["setpriv", "--pdeathsig", "TERM", "--"]
+        self._command = ["setpriv", "--pdeathsig", "TERM", "--"]
         if cpus:
-            command += ["taskset", "-c", format_cpu_list(cpus)]
+            self._command += ["taskset", "-c", format_cpu_list(cpus)]
+        self._command += [str(tools.find(name)), *map(str, arguments)]
+        self._start()
+
+    def _start(self) -> None:
         # A file without a name: no pipe that is full can make the program wait for us.
         with ExitStack() as opened:
             self._said = opened.enter_context(tempfile.TemporaryFile())
-            self._process = namespace.popen(
-                [*command, str(tools.find(name)), *map(str, arguments)],
+            self._process = self._namespace.popen(
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,
                 stderr=subprocess.STDOUT,
@@ -65,6 +69,11 @@ class Program(Closing):
             self._end = select.poll()
             self._end.register(pidfd, select.POLLIN)
             self._opened = opened.pop_all()
+
+    def restart(self) -> None:
+        """End it, if it has not ended, and start it anew; what it printed is forgotten."""
+        self.close()
+        self._start()
 
     @property
     def pid(self) -> int:
