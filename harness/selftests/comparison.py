@@ -30,9 +30,9 @@ PASS, FAIL, SKIP, TIMEOUT = "pass", "fail", "skip", "timeout"
 SPLAT, DIED, ABSENT = "splat", "died", "-"
 # kselftest's own exit codes; any other is a failure.
 _BY_STATUS = {0: PASS, 4: SKIP}
-# Many scripts wait for fixed times, often too short for an emulated CPU of a busy host. That looks
-# like a regression only if it fails as often on the patched kernel and never on the stock one.
-ATTEMPTS = 6
+# Many scripts wait for fixed times, often too short for an emulated CPU of a busy host. What took
+# too long costs up to half an hour, so that is tried again once only.
+ATTEMPTS, LATE_ATTEMPTS = 6, 2
 # Upstream's own word for such machines: scripts that know it wait longer.
 _SLOW = {"KSFT_MACHINE_SLOW": "yes"}
 _TIDY_S = 60.0
@@ -153,7 +153,8 @@ class _Runner:
         started, before = time.monotonic(), self._steered()
         for attempt in range(1, attempts + 1):
             outcome = replace(self._attempt(test, log), attempts=attempt)
-            if outcome.result not in self._retried:
+            late = outcome.result == TIMEOUT and attempt == LATE_ATTEMPTS
+            if late or outcome.result not in self._retried:
                 break
         steered = max(self._steered() - before, 0)  # the counters begin anew with a boot
         seconds = round(time.monotonic() - started, 1)

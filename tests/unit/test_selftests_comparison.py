@@ -15,7 +15,14 @@ from harness.machine.console import Splat
 from harness.selftests import comparison as runs
 from harness.selftests.build import Suite
 from harness.selftests.catalog import Selftest
-from harness.selftests.comparison import ATTEMPTS, CONFIGURATIONS, OFF, ON, VANILLA
+from harness.selftests.comparison import (
+    ATTEMPTS,
+    CONFIGURATIONS,
+    LATE_ATTEMPTS,
+    OFF,
+    ON,
+    VANILLA,
+)
 
 GRO, VETH = Selftest("gro.sh"), Selftest("veth.sh", ("-s", "1"), timeout_s=9)
 COUNTERS = """\
@@ -172,16 +179,18 @@ def test_what_the_stock_kernel_fails_is_no_regression_and_tried_once(compare):
 
 
 def test_a_test_that_takes_too_long(compare):
-    rows, guests = compare([VETH], on=[late(VETH)] * ATTEMPTS)
+    rows, guests = compare([VETH], on=[late(VETH)] * LATE_ATTEMPTS)
     assert rows[0].outcomes[ON].result == "timeout"
     assert rows[0].outcomes[ON].why == "took longer than 9 s"
-    assert guests[ON].calls.count("tidy") == ATTEMPTS
+    assert guests[ON].calls.count("tidy") == LATE_ATTEMPTS
     assert rows[0].name == "veth -s 1"
     assert guests[ON].calls[1] == "./veth.sh -s 1"
 
 
 def test_what_is_too_slow_on_the_stock_kernel_is_not_tried_again_anywhere(compare):
-    rows, guests = compare([VETH], **{name: [late(VETH)] * ATTEMPTS for name in CONFIGURATIONS})
+    rows, guests = compare(
+        [VETH], **{name: [late(VETH)] * LATE_ATTEMPTS for name in CONFIGURATIONS}
+    )
     assert results(rows) == [("timeout",) * 3]
     assert [guest.calls.count("tidy") for guest in guests.values()] == [1, 1, 1]
 
