@@ -49,7 +49,8 @@ def task(function):
     @functools.wraps(function)
     def run(*args, **options):
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _end)
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+                signal.signal(number, _end)
         try:
             status = function(*args, **options)
         except FalconError as error:

@@ -21,10 +21,12 @@ PATIENCE_S = 30.0
 
 # Dies with its children as who loses the SSH connection does.
 DOOMED = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from harness.overlay import keeper
 keeper.LOCK = sys.argv[1].replace("@", chr(0))
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)  # nohup and & have some ignored
 files = [Path(name) for name in sys.argv[2:]]
 keeper.Keeper(files)
 for file in files:

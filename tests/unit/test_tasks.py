@@ -320,6 +320,22 @@ def test_a_keyword_that_selects_nothing_anywhere_is_a_failure(results, capfd):
     assert run_suite("unit", keyword="no_such_test") == 1
 
 
+@pytest.mark.parametrize(("before", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_closed_terminal_ends_a_task_but_for_nohup(before, ends):
+    handlers = []
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, before)
+    try:
+        with pytest.raises(SystemExit):
+            tasks.task(lambda _: handlers.append(signal.getsignal(signal.SIGHUP)) or 1)(
+                invoke.Context()
+            )
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    assert handlers == [tasks._end if ends else before]
+
+
 def test_a_unit_test_that_hangs_ends_and_is_named(results, capfd, monkeypatch):
     monkeypatch.setattr(suite, "UNIT_TEST_S", 1)
     waits = (
