@@ -28,6 +28,8 @@ from harness.paths import PROJECT, RESULTS, cache_dir
 
 # What the server's kernel is built of; tcg.config and slow.config as long as it is emulated.
 FRAGMENTS = "guest,tcg,server,slow"
+# How long an ./inv that is ended may clean up, on a slow server.
+GRACE_S = 120.0
 CONSOLE_LOG = RESULTS / "system-console.log"
 
 
@@ -54,7 +56,9 @@ class Console:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with (  # in this order: the readers end when the child does
             ThreadPoolExecutor(2) as readers,
-            child(command, cwd=PROJECT, env=environment, text=True, **pipes) as process,
+            child(
+                command, grace_s=GRACE_S, cwd=PROJECT, env=environment, text=True, **pipes
+            ) as process,
         ):
             stdout, stderr = readers.map(_shown, (process.stdout, process.stderr))
             return subprocess.CompletedProcess(command, process.wait(), stdout, stderr)
