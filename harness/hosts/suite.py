@@ -73,8 +73,10 @@ def _on_host(
         command = ["-m", "pytest", "tests/integration", "-p", "no:cacheprovider"]
         command += ["--junitxml=report.xml", *(["-k", keyword] if keyword else [])]
         report("running the tests")
-        # Python keeps its output to itself where that is no terminal.
-        process = payload.python(*command, env={"PYTHONUNBUFFERED": "1"}, stream=stream)
+        # Python keeps its output to itself where that is no terminal. Files that tests make
+        # for themselves go with the payload.
+        env = {"PYTHONUNBUFFERED": "1", "TMPDIR": payload.directory}
+        process = payload.python(*command, env=env, stream=stream)
         status = process.wait(silence_s=SILENCE_S).exit_status
         if machine.run(["test", "-e", f"{payload.directory}/report.xml"]).exit_status == 0:
             machine.get(f"{payload.directory}/report.xml", local)

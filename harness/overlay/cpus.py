@@ -57,6 +57,11 @@ def present_cpus() -> tuple[int, ...]:
     return parse_cpu_list((CPU_DIRECTORY / "present").read_text(encoding="ascii"))
 
 
+def online_files() -> list[Path]:
+    """What `set_online` writes; CPUs that cannot be taken off have none."""
+    return sorted(CPU_DIRECTORY.glob("cpu[0-9]*/online"))
+
+
 def set_online(cpu: int, online: bool) -> None:
     """Take a CPU off or bring it back."""
     try:

@@ -171,6 +171,11 @@ def write_sysctl(name: str, value: object) -> None:
     (SYSCTL / name).write_text(f"{value}\n", encoding="ascii")
 
 
+def files() -> list[Path]:
+    """All of ``net.core.falcon*``; the switch, ``falcon``, is the last."""
+    return sorted(SYSCTL.glob("falcon*"), reverse=True)
+
+
 def settings() -> Settings:
     """What the kernel is set to."""
     return Settings(

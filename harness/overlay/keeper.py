@@ -52,7 +52,9 @@ class Keeper(Closing):
         if self._process.stdout.readline().strip() != READY:
             self.close()
             if self._process.returncode == TAKEN:
-                raise FalconError("another measurement is under way", todo="wait for it to end")
+                raise FalconError(
+                    "another measurement or test is under way here", todo="wait for it to end"
+                )
             raise FalconError(
                 "what would be changed cannot be put back", f"not all is readable: {files}"
             )

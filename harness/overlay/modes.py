@@ -93,9 +93,7 @@ def available() -> tuple[Mode, ...]:
 
 def own_files(host: Host) -> list[Path]:
     """What `applied` writes that is of the host itself, and not of its overlay."""
-    # The switch, `falcon`, is the last of these.
-    sysctls = sorted(falcon.SYSCTL.glob("falcon*"), reverse=True)
-    return [*map(Path, rps_files(host.namespace, host.nic)), *sysctls]
+    return [*map(Path, rps_files(host.namespace, host.nic)), *falcon.files()]
 
 
 @contextmanager

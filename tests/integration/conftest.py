@@ -12,10 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from rig import KernelLog, Rig
+from rig import KernelLog, Rig, own_files
 
+from harness.errors import FalconError
 from harness.overlay import falcon
 from harness.overlay.cpus import CpuPlan, online_cpus
+from harness.overlay.keeper import Keeper
 from harness.overlay.plan import Plan
 from harness.overlay.topology import one_machine
 
@@ -39,12 +41,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def long_queues() -> Iterator[None]:
+def kept() -> Iterator[None]:
+    """What is the host's own comes back, also if no fixture runs any more."""
+    try:
+        keeper = Keeper(own_files())
+    except FalconError as error:
+        pytest.exit(str(error), returncode=1)
+    with keeper:
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def long_queues(kept: None) -> None:
     """Room for what comes in while a CPU stands still."""
-    before = falcon.read_sysctl("netdev_max_backlog")
     falcon.write_sysctl("netdev_max_backlog", BACKLOG)
-    yield
-    falcon.write_sysctl("netdev_max_backlog", before)
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import tracing
+
 from harness.machine.console import find_splat
 from harness.overlay import falcon, snmp, softnet
-from harness.overlay.cpus import CpuPlan
+from harness.overlay.cpus import CpuPlan, online_files
 from harness.overlay.netns import Namespace
 from harness.overlay.topology import CONTAINER_DEVICE, NIC, VXLAN, Host, Topology
 from harness.workload.udpflow import Endpoint, FlowResult, Receiver, Sender, UdpFlow
@@ -228,6 +230,13 @@ def assert_order_while_everything_changes(
         came = receiver.stop()
     assert came.received >= packets
     assert (came.out_of_order, came.duplicates, came.corrupted) == (0, 0, 0), came
+
+
+def own_files() -> list[Path]:
+    """What tests write that is the host's own, in the order to put it back: CPUs come first."""
+    event = [tracing.STEER] if tracing.STEER.exists() else []  # tracefs may not be mounted
+    queues = falcon.SYSCTL / "netdev_max_backlog"
+    return [*online_files(), *event, queues, *falcon.files()]
 
 
 # ---- what the kernel keeps and says ----------------------------------------------------------
