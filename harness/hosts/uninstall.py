@@ -19,7 +19,9 @@ from harness.machine.ssh import SshMachine
 
 PATTERN = "linux-image-*-falcon.*"
 PREFIX = "linux-image-"
-MODULES = "/lib/modules"
+MODULES, DOCUMENTS = "/lib/modules", "/usr/share/doc"
+# dpkg's flag of a package that it removes only if it is forced to.
+CUT_OFF = "reinstreq"
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,18 @@ def packages(host: Host) -> tuple[str, ...]:
 
 
 def purge(host: Host, release: str) -> None:
-    """Remove a kernel's package, and what depmod made for its initramfs, which dpkg leaves."""
+    """Remove a kernel's package, and what depmod made for its initramfs, which dpkg leaves.
+
+    Of a package that was cut off while it was unpacked dpkg does not know the files.
+    """
+    name = f"{PREFIX}{release}"
+    form = "${db:Status-Eflag}"
+    if host.try_run("dpkg-query", "--show", f"--showformat={form}", name)[1].strip() == CUT_OFF:
+        script = 'rm -rf "$1" "$2" /boot/*-"$0" /boot/*-"$0".*'
+        host.run("sh", "-c", script, release, f"{MODULES}/{release}", f"{DOCUMENTS}/{name}")
     host.run(
-        *("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--purge", f"{PREFIX}{release}"),
+        *("env", "DEBIAN_FRONTEND=noninteractive"),
+        *("dpkg", "--force-remove-reinstreq", "--purge", name),
         timeout_s=SLOW_TIMEOUT_S,
     )
     script = 'rm -f "$0"/modules.* && if [ -d "$0" ]; then rmdir "$0" 2>/dev/null || :; fi'

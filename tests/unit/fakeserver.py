@@ -78,20 +78,45 @@ echo "saved_entry=$1" >>$root/boot/grub/grubenv""",
 [ ! -e $root/fail/grub-reboot ] || exit 0
 sed -i /^next_entry=/d $root/boot/grub/grubenv; echo "next_entry=$1" >>$root/boot/grub/grubenv""",
     "grub-probe": 'cat $root/$(echo "$1" | tr -d - | tr = -)',
+    # A package's file has its error flag in it, if there is one.
     "dpkg": """
+forced=
+[ "$1" != --force-remove-reinstreq ] || { forced=yes; shift; }
 case $1 in
 --install)
     [ ! -e $root/fail/dpkg ] || { echo "dpkg: error: No space left on device" >&2; exit 1; }
     release=$(cat $root/package-release)
-    touch $root/boot/vmlinuz-$release $root/packages/linux-image-$release
     mkdir -p $root/lib/modules/$release  # as mkinitramfs does, by depmod
+    if [ -e $root/fail/unpacking ]; then
+        echo reinstreq >$root/packages/linux-image-$release
+        touch $root/boot/config-$release $root/boot/vmlinuz-$release.dpkg-new
+        touch $root/lib/modules/$release/a.ko $root/lib/modules/$release/b.ko.dpkg-new
+        kill -9 $$
+    fi
+    : >$root/packages/linux-image-$release
+    touch $root/boot/vmlinuz-$release
     touch $root/lib/modules/$release/modules.dep $root/lib/modules/$release/modules.alias.bin
     update-grub;;
 --purge)
-    rm -f $root/boot/vmlinuz-${2#linux-image-} $root/packages/$2
-    update-grub;;
+    if [ -s $root/packages/$2 ]; then  # it has neither scripts nor a list of its files yet
+        [ -n "$forced" ] || { echo "$2 is in a very bad inconsistent state" >&2; exit 1; }
+        rm $root/packages/$2
+    else
+        rm -f $root/boot/vmlinuz-${2#linux-image-} $root/packages/$2
+        update-grub
+    fi;;
 esac""",
-    "dpkg-query": 'for p in $(ls $root/packages); do echo "$p installed"; done',
+    "dpkg-query": """
+for last; do :; done
+case "$*" in
+*Eflag*)
+    [ -e $root/packages/$last ] || exit 1
+    grep . $root/packages/$last || echo ok;;
+*)
+    for p in $(ls $root/packages); do
+        [ -s $root/packages/$p ] && echo "$p half-installed" || echo "$p installed"
+    done;;
+esac""",
     "systemctl": ":",
     "journalctl": 'cat $root/journal-$(echo "$1" | tr -d -) 2>/dev/null',
 }

@@ -322,6 +322,28 @@ def test_package_that_cannot_be_installed(server: FakeServer, package: Package) 
     assert server.snapshot() == before
 
 
+def test_package_that_is_cut_off_while_it_is_unpacked(server: FakeServer, package: Package) -> None:
+    before = server.snapshot()
+    server.break_program("unpacking")
+    with pytest.raises(FalconError, match="dpkg"):
+        put(server, package)
+    assert server.snapshot() == before
+
+
+def test_package_that_was_cut_off_can_be_uninstalled_or_installed(
+    server: FakeServer, package: Package
+) -> None:
+    before = server.snapshot()
+    server.break_program("unpacking")
+    server.run(["dpkg", "--install", "x"])
+    assert [name for name in server.snapshot() if name.endswith(".dpkg-new")]
+    assert take_away(server) == uninstall.Uninstalled((NEW,), OLD, rebooted=False)
+    assert server.snapshot() == before
+    server.run(["dpkg", "--install", "x"])
+    (server.root / "fail/unpacking").unlink()
+    assert put(server, package).release == NEW
+
+
 def test_grub_that_does_not_note_the_next_boot(server: FakeServer, package: Package) -> None:
     server.break_program("grub-reboot")
     with pytest.raises(FalconError, match="did not note what to boot next"):
