@@ -118,10 +118,13 @@ def apply(
 def undo(state: Path = STATE) -> Undone:
     """Put back what was there before the first `apply`. Nothing, if that was done.
 
-    A mask that is no longer ours is left as it is.
+    A mask that is no longer ours is left as it is. Raises `FalconError` when the kernel does
+    not take one back: the others are put back then, and that one is tried again next time.
     """
     with _locked(state):
         restored, gone, foreign = [], [], []
+        refused: list[Queue] = []
+        why = ""
         # A namespace may be entered another way now than when its masks were set.
         paths = {one.inode: str(one.path) for one in namespaces.find()}
         for queue in _load(state):
@@ -141,11 +144,22 @@ def undo(state: Path = STATE) -> Undone:
                         foreign.append(replace(queue, mask=mask))
                         continue
                     namespace.write(queue.file, queue.before)
-            except FalconError:
-                gone.append(queue)  # with its namespace
+            except (FalconError, FileNotFoundError):
+                gone.append(queue)  # with its namespace, or alone: a driver may have fewer now
+                continue
+            except OSError as error:
+                refused.append(queue)
+                why = os.strerror(error.errno or 0)
                 continue
             restored.append(replace(queue, mask=queue.before))
-        state.unlink(missing_ok=True)
+        _save(state, refused)
+    if refused:
+        names = ", ".join(f"{queue.device.name}/{queue.queue}" for queue in refused)
+        raise FalconError(
+            f"{names} did not get back what was there",
+            why,
+            f"{len(restored)} others did; try again with --undo",
+        )
     return Undone(tuple(restored), tuple(gone), tuple(foreign))
 
 

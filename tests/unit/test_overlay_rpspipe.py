@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -139,6 +140,35 @@ def test_namespace_that_went(state: Path) -> None:
         assert len(rpspipe.apply(vni=dockernet.VNI ^ 0x800000, state=state)) == 3
     done = rpspipe.undo(state)
     assert [queue.device.name for queue in done.gone] == list(DEVICES.values())
+
+
+def test_queue_that_its_device_has_no_more(net: dockernet.DockerNet, state: Path) -> None:
+    rpspipe.apply(vni=dockernet.VNI, state=state)
+    state.write_text(state.read_text().replace("rx-0", "rx-7", 1))
+    done = rpspipe.undo(state)
+    assert [(queue.device.name, queue.queue) for queue in done.gone] == [("ens3", "rx-7")]
+    assert masks(net) == [1, 0, 2]
+    assert not state.exists()
+
+
+def test_mask_that_is_not_taken_back_is_told_and_tried_again(
+    net: dockernet.DockerNet, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rpspipe.apply(vni=dockernet.VNI, state=state)
+    write = Namespace.write
+
+    def busy(self: Namespace, path: str, text: str) -> None:
+        if "vxlan0" in path:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        write(self, path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Namespace, "write", busy)
+        with pytest.raises(FalconError, match=r"vxlan0/rx-0 did not .* busy; 2 others did"):
+            rpspipe.undo(state)
+    assert masks(net) == [1, 2, 2]
+    assert len(rpspipe.undo(state).restored) == 1
+    assert masks(net) == [1, 0, 2]
 
 
 def test_mask_that_is_refused_leaves_all_as_it_was(
