@@ -716,7 +716,7 @@ def host_status(_c, host=None, ask_password=False):
     apply="Set disjoint RPS masks for NIC, VXLAN and container devices.",
     show="Show the devices and their masks; the default.",
     undo="Put back exactly what was there.",
-    cpus="CPUs for the stages, e.g. 1-6; default: all but the first.",
+    cpus="CPUs for the stages, e.g. 1-6; default: all but the first and isolated ones.",
     vni="One overlay alone, by its VNI.",
 )
 def rps_pipeline(

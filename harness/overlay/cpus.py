@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,16 @@ def online_cpus() -> tuple[int, ...]:
 def present_cpus() -> tuple[int, ...]:
     """The CPUs this machine has, online or not."""
     return parse_cpu_list((CPU_DIRECTORY / "present").read_text(encoding="ascii"))
+
+
+def isolated_cpus() -> tuple[int, ...]:
+    """The CPUs that the kernel keeps work off, by ``isolcpus=`` or ``nohz_full=``."""
+    found: set[int] = set()
+    for name in ("isolated", "nohz_full"):  # not every kernel has them
+        with suppress(FileNotFoundError):
+            text = (CPU_DIRECTORY / name).read_text(encoding="ascii").strip()
+            found.update(parse_cpu_list(text.removeprefix("(null)")))  # there is no such mask
+    return tuple(sorted(found))
 
 
 def online_files() -> list[Path]:

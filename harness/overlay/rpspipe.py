@@ -23,7 +23,13 @@ from typing import Any
 
 from harness.errors import FalconError
 from harness.overlay import discover, namespaces
-from harness.overlay.cpus import format_cpu_list, format_cpu_mask, online_cpus, parse_cpu_list
+from harness.overlay.cpus import (
+    format_cpu_list,
+    format_cpu_mask,
+    isolated_cpus,
+    online_cpus,
+    parse_cpu_list,
+)
 from harness.overlay.discover import Device, Overlay
 from harness.overlay.modes import disjoint
 from harness.overlay.netns import Namespace
@@ -93,9 +99,9 @@ def apply(
 ) -> tuple[Queue, ...]:
     """Give NIC, VXLAN and container devices disjoint masks out of ``cpus``.
 
-    ``cpus``: at least three that are online; none: all but the first, which has the NIC's
-    interrupts by default. Sets all masks or none; done twice, what was there first is
-    what `undo` puts back. Returns the queues as they are then.
+    ``cpus``: at least three that are online; none: all but isolated ones and the first, which
+    has the NIC's interrupts by default. Sets all masks or none; done twice, what was there
+    first is what `undo` puts back. Returns the queues as they are then.
     """
     masks = dict(zip(STAGES, map(format_cpu_mask, disjoint(_chosen(cpus))), strict=True))
     with _locked(state):
@@ -112,7 +118,11 @@ def apply(
             _write((queue, queue.mask) for queue in wanted)
             _save(state, list(kept.values()))
             raise
-    return show(vni, state)
+        # Of what it is given a kernel takes the CPUs that are not isolated.
+        queues = show(vni, state)
+        queues = tuple(replace(q, ours=q.mask) if q.ours is not None else q for q in queues)
+        _save(state, [*(kept | {q.key: q for q in queues if q.ours is not None}).values()])
+    return queues
 
 
 def undo(state: Path = STATE) -> Undone:
@@ -191,7 +201,8 @@ def answer(request: dict[str, Any], state: Path = STATE) -> dict[str, Any]:
 
 def _chosen(cpus: Sequence[int]) -> tuple[int, ...]:
     online = online_cpus()
-    chosen = tuple(sorted(set(cpus))) or (online[1:] if len(online) > len(STAGES) else online)
+    free = tuple(cpu for cpu in online if cpu not in isolated_cpus())
+    chosen = tuple(sorted(set(cpus))) or (free[1:] if len(free) > len(STAGES) else free)
     offline = sorted(set(chosen) - set(online))
     if offline:
         raise FalconError(

@@ -171,6 +171,25 @@ def test_mask_that_is_not_taken_back_is_told_and_tried_again(
     assert masks(net) == [1, 0, 2]
 
 
+def test_mask_of_which_the_kernel_takes_a_part_is_ours(
+    net: dockernet.DockerNet, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does since 5.9 where CPUs are isolated."""
+    monkeypatch.setattr(rpspipe, "disjoint", lambda _cpus: ((0,), (0, 1), (0, 1)))
+    write = Namespace.write
+
+    def without_cpu_1(self: Namespace, path: str, text: str) -> None:
+        write(self, path, f"{int(text, 16) & 1:x}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Namespace, "write", without_cpu_1)
+        queues = rpspipe.apply(vni=dockernet.VNI, state=state)
+    assert masks(net) == [1, 1, 1] == [int(queue.ours or "", 16) for queue in queues]
+    done = rpspipe.undo(state)
+    assert masks(net) == [1, 0, 2]
+    assert len(done.restored) == 3 and not done.foreign
+
+
 def test_mask_that_is_refused_leaves_all_as_it_was(
     net: dockernet.DockerNet, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +247,13 @@ def test_first_cpu_is_spared_where_there_are_enough(monkeypatch: pytest.MonkeyPa
     assert rpspipe._chosen(()) == (1, 2, 3)
     monkeypatch.setattr(rpspipe, "online_cpus", lambda: (0, 2, 5))
     assert rpspipe._chosen(()) == (0, 2, 5)
+
+
+def test_isolated_cpus_are_taken_only_if_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpspipe, "online_cpus", lambda: tuple(range(8)))
+    monkeypatch.setattr(rpspipe, "isolated_cpus", lambda: (2, 6, 7))
+    assert rpspipe._chosen(()) == (1, 3, 4, 5)
+    assert rpspipe._chosen((5, 6, 7)) == (5, 6, 7)
 
 
 def test_state_of_somebody_elses(state: Path) -> None:
