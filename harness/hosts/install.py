@@ -123,9 +123,7 @@ def install(
         _take_back(host, grub, package, was_pinned)
         raise
     _boot(machine, report, package, facts, boot_timeout_s)
-    report("verifying it")
     _verify(machine, host, grub, report, package, facts, boot_timeout_s)
-    _keep(host, grub, package)
     report.remark(f"runs {package.release}, which is its default now")
     return Installed(package.release, facts.release, rebooted=True)
 
@@ -235,11 +233,20 @@ def _verify(
     facts: Facts,
     timeout_s: float,
 ) -> None:
-    """Raise `FalconError` unless the new kernel runs; the host then runs, or boots, the old."""
-    doubts = _doubts(host, package)
-    if not doubts:
-        deadman.confirm(host)
-        return
+    """Keep the new kernel; `FalconError` unless it runs, and the host runs, or boots, the old."""
+    try:
+        report("verifying it")
+        doubts = _doubts(host, package)
+        if not doubts:
+            deadman.confirm(host)
+            _keep(host, grub, package)
+            return
+    except FalconError:
+        report.remark(
+            f"it runs {package.release}, once; until that is verified {facts.release} is its"
+            " default, and comes back by itself. Run install-kernel again to verify it"
+        )
+        raise
     release = host.machine.kernel_release()
     boot_id = host.boot_id()
     # First of all: a host that answers slowly may have no time for its journal.

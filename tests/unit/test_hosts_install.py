@@ -260,6 +260,24 @@ def test_interrupt_while_it_boots_says_how_the_host_is(
     assert server.environment["saved_entry"] == PINNED
 
 
+@pytest.mark.parametrize("words", [("/sys/kernel/notes",), ("grub-set-default", NEW)])
+def test_connection_lost_while_it_is_verified_says_how_the_host_is(
+    server: FakeServer,
+    package: Package,
+    capfd: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+) -> None:
+    server.before = failing(*words)
+    with pytest.raises(MachineDied):
+        put(server, package)
+    told = capfd.readouterr().err
+    assert f"it runs {NEW}, once; until that is verified {OLD} is its default" in told
+    assert "Run install-kernel again to verify it" in told
+    server.before = lambda _: None
+    assert put(server, package) == install.Installed(NEW, NEW, rebooted=False)
+    assert server.environment == {"saved_entry": PROMOTED}
+
+
 def test_reboot_that_is_refused_says_how_the_host_is(
     server: FakeServer, package: Package, capfd: pytest.CaptureFixture[str]
 ) -> None:
