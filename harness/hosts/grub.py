@@ -157,6 +157,11 @@ class Grub:
         """Whether the default is the saved entry by our doing."""
         return self._host.exists(DROP_IN)
 
+    @property
+    def pinned(self) -> str | None:
+        """The entry that is the default by our doing; None when none is."""
+        return self.environment().get("saved_entry", "") if self.is_pinned else None
+
     def default_release(self) -> str:
         """The kernel that boots when nobody chooses; "" when that cannot be told."""
         entries = self.entries()
@@ -219,13 +224,22 @@ class Grub:
         before = self._host.read_json(STATE)
         self._host.remove(DROP_IN)
         if before is not None:
-            saved = before.get("saved_entry")
-            if saved:
-                self._host.run("grub-set-default", saved)
-            else:
-                self._host.run("grub-editenv", ENVIRONMENT, "unset", "saved_entry")
+            self._save(before.get("saved_entry"))
         self._update()
         self._host.remove(STATE)
+
+    def put_back(self, pinned: str | None) -> None:
+        """Leave the default as it was when `pinned` told this."""
+        if pinned is None:
+            self.unpin()
+        else:
+            self._save(pinned)
+
+    def _save(self, entry: str | None) -> None:
+        if entry:
+            self._host.run("grub-set-default", entry)
+        else:
+            self._host.run("grub-editenv", ENVIRONMENT, "unset", "saved_entry")
 
     def _update(self) -> None:
         self._host.run("update-grub", timeout_s=SLOW_TIMEOUT_S)

@@ -58,6 +58,14 @@ class Installed:
     rebooted: bool
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What a host had of ours: a pinned default (``pinned``: see `Grub`), this very kernel."""
+
+    pinned: str | None
+    kernel: bool
+
+
 class Interrupted(FalconError):
     """The host is in the middle of a boot that nobody waits for any more."""
 
@@ -111,8 +119,8 @@ def install(
         report(f"runs {package.release} already")
         _keep(host, grub, package)
         return Installed(package.release, facts.release, rebooted=False)
-    was_pinned = grub.is_pinned
-    _put_on_disk(host, grub, report, package, facts)
+    before = _Before(grub.pinned, host.exists(f"/boot/vmlinuz-{package.release}"))
+    _put_on_disk(host, grub, report, package, facts, before)
     try:
         report("arming one boot of it")
         grub.arm(package.release)
@@ -120,7 +128,7 @@ def install(
         panics.remember(host)
         report(f"rebooting; {facts.release} stays the default meanwhile")
     except BaseException:
-        _take_back(host, grub, package, was_pinned)
+        _take_back(host, grub, package, before)
         raise
     _boot(machine, report, package, facts, boot_timeout_s)
     _verify(machine, host, grub, report, package, facts, boot_timeout_s)
@@ -131,7 +139,9 @@ def install(
 # ---- before the reboot ------------------------------------------------------------------
 
 
-def _put_on_disk(host: Host, grub: Grub, report: Reporter, package: Package, facts: Facts) -> None:
+def _put_on_disk(
+    host: Host, grub: Grub, report: Reporter, package: Package, facts: Facts, before: _Before
+) -> None:
     """Copy and install; on failure all is as it was."""
     size = package.file.stat().st_size
     remote = f"{PLACE}/{package.file.name}"
@@ -145,7 +155,6 @@ def _put_on_disk(host: Host, grub: Grub, report: Reporter, package: Package, fac
     )
     report(f"copying {package.file.name} ({size / MIB:.0f} MiB)")
     copy(host, package.file, remote, package.sha256, _telling(report, size))
-    was_pinned = grub.is_pinned
     try:
         report(f"pinning {facts.release} as the default")
         grub.pin(facts.release)
@@ -155,7 +164,7 @@ def _put_on_disk(host: Host, grub: Grub, report: Reporter, package: Package, fac
             timeout_s=SLOW_TIMEOUT_S,
         )
     except BaseException:
-        _take_back(host, grub, package, was_pinned)
+        _take_back(host, grub, package, before)
         raise
     finally:
         with suppress(FalconError):
@@ -174,16 +183,16 @@ def _telling(report: Reporter, size: int) -> Callable[[int], None]:
     return on_bytes
 
 
-def _take_back(host: Host, grub: Grub, package: Package, was_pinned: bool) -> None:
+def _take_back(host: Host, grub: Grub, package: Package, before: _Before) -> None:
     """Undo all that was done on the host before its reboot, as far as it lets us."""
     steps: list[Callable[[], object]] = [
         lambda: deadman.remove(host),
         grub.disarm,
         lambda: panics.forget(host),
-        lambda: purge(host, package.release),
     ]
-    if not was_pinned:
-        steps.append(grub.unpin)
+    if not before.kernel:
+        steps.append(lambda: purge(host, package.release))
+    steps.append(lambda: grub.put_back(before.pinned))
     for step in steps:
         with suppress(FalconError):  # the trouble that led here is what is told
             step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -313,7 +314,7 @@ def test_journal_that_cannot_be_read_keeps_nothing_armed(
     "words",
     [
         ("dpkg", "--install"),
-        ("grub-reboot",),
+        ("grub-reboot", "falcon-trial"),
         ("mkdir", "42_falcon"),
         ("systemctl", "enable"),
         ("panics.json",),
@@ -390,6 +391,26 @@ def test_second_kernel_that_fails_leaves_the_first_as_it_is(
     take_away(server)
     assert_nothing_of_ours(server)
     assert server.kernel_release() == OLD
+
+
+@pytest.mark.parametrize("words", [("dpkg", "--install"), ("grub-reboot", "falcon-trial")])
+@pytest.mark.parametrize("release", [NEW, "6.12.8-falcon.4567cdef"])
+def test_failure_leaves_a_kernel_of_ours_the_default_that_does_not_run(
+    server: FakeServer, package: Package, release: str, words: tuple[str, ...]
+) -> None:
+    put(server, package)
+    server.run(["grub-reboot", PINNED], check=True)
+    server.power_on()
+    server.run(["grub-editenv", "/boot/grub/grubenv", "unset", "next_entry"], check=True)
+    assert server.kernel_release() == OLD
+    before = server.snapshot()
+    server.write("package-release", release)
+    other = replace(package, release=release, name=f"linux-image-{release}")
+    server.before = refusing(*words)
+    with pytest.raises(FalconError, match="it does not want to"):
+        put(server, other)
+    assert server.snapshot() == before
+    assert server.environment == {"saved_entry": PROMOTED}
 
 
 # ---- what is looked at first --------------------------------------------------------------
