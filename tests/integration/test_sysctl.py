@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import errno
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rig import Rig
+from rig import Rig, is_ours
 
 from harness.overlay import falcon
 from harness.overlay.cpus import format_cpu_list
@@ -21,6 +22,7 @@ NUMBERS = {
     "falcon_two_choice": (0, 1),
     "falcon_gro_split": (0, 2),
 }
+DEFAULTS = {"load_threshold": 85, "load_interval": 50, "two_choice": True, "gro_split": 0}
 NO_NUMBERS = (
     "",
     " ",
@@ -110,8 +112,10 @@ def test_other_namespaces_do_not_have_them() -> None:
 def test_defaults() -> None:
     """As documented; falcon is off (every test finds it so)."""
     now = falcon.settings()
-    assert (now.on, now.load_threshold, now.load_interval) == (False, 85, 50)
-    assert (now.two_choice, now.gro_split) == (True, 0)
+    by_default = replace(now, on=False, **DEFAULTS)
+    if now != by_default and not is_ours():
+        pytest.skip(f"this host's administrator has set others: {now}")
+    assert now == by_default
 
 
 def test_proc_shows_the_settings(rig: Rig) -> None:

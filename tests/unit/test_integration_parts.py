@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.machine import qemu
+from harness.machine.qemu import QemuConfig
 from harness.overlay import cpus, falcon, keeper
 from harness.overlay.keeper import Keeper
 from harness.paths import PROJECT, TESTS
@@ -28,6 +30,7 @@ SYSCTLS = {
     "falcon_two_choice": "1",
     "netdev_max_backlog": "1000",
 }
+OURS = QemuConfig(Path("bzImage"), smp=6, mem_mib=1024, accel="kvm")
 # Loaded before the tests' conftest.py; files of a directory are the kernel's.
 PLUGIN = """
 import os
@@ -42,7 +45,7 @@ class Silent:
 os.geteuid = lambda: 0
 rig.KernelLog = Silent
 falcon.SYSCTL, cpus.CPU_DIRECTORY = Path({root!r}, "core"), Path({root!r}, "cpu")
-tracing.STEER = Path({root!r}, "enable")
+tracing.STEER, rig.COMMAND_LINE = Path({root!r}, "enable"), Path({root!r}, "cmdline")
 keeper.LOCK, keeper.FREE_WITHIN_S = "\\0" + {lock!r}, 0.2
 """
 # Ends as it does whose SSH connection is lost.
@@ -94,7 +97,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlayedHost:
     (made.tests / "played.py").write_text(PLUGIN.format(root=str(made.root), lock=lock))
     files = {f"core/{name}": value for name, value in SYSCTLS.items()}
     files |= {f"cpu/cpu{cpu}/online": "1" for cpu in range(1, 8)}
-    files |= {"cpu/online": "0-7", "enable": "0"}
+    files |= {"cpu/online": "0-7", "enable": "0", "cmdline": "quiet"}
     for name, text in files.items():
         (made.root / name).parent.mkdir(parents=True, exist_ok=True)
         (made.root / name).write_text(text + "\n")
@@ -134,3 +137,20 @@ def test_second_run_is_told_in_a_line_that_there_is_one(host: PlayedHost) -> Non
     assert done.returncode == 1
     assert "another measurement or test is under way here; wait for it to end" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "command_line", "came"),
+    [
+        ("85", "quiet", "1 passed"),
+        ("70", "quiet", "others: Settings(on=False, cpus=(1, 2, 3, 4, 5, 6, 7), load_threshold=70"),
+        ("70", " ".join(qemu.kernel_arguments(OURS)), "1 failed"),
+    ],
+    ids=["untouched", "tuned", "ours"],
+)
+def test_settings_of_an_administrator_are_no_wrong_defaults(
+    host: PlayedHost, value: str, command_line: str, came: str
+) -> None:
+    (host.root / "core/falcon_load_threshold").write_text(value)
+    (host.root / "cmdline").write_text(command_line)
+    assert came in host.run("test_sysctl.py", "-k", "test_defaults", "-rs").stdout
