@@ -59,6 +59,7 @@ DRAIN_S = 5.0
 BOOT_TIMEOUT_S = 900.0
 RETRY_S = 2.0
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+SSH_CONFIGS = (Path("~/.ssh/config"), Path("/etc/ssh/ssh_config"))
 SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
 # A shell's status of a command that was ended by signal N is SIGNALLED + N.
 SIGNALLED = 128
@@ -191,10 +192,11 @@ class SshMachine(Machine):
         }
         # For jump hosts as well; the password is the host's alone.
         defaults = {"timeouts": {"connect": int(CONNECT_TIMEOUT_S)}, "connect_kwargs": patience}
-        where = {"runtime_ssh_path": str(self.access.ssh_config)} if self.access.ssh_config else {}
+        own = self.access.ssh_config
+        files = [own] if own else [file for file in SSH_CONFIGS if file.expanduser().is_file()]
         connection = fabric.Connection(
             self.name,
-            config=fabric.Config(overrides=defaults, **where),
+            config=fabric.Config(overrides=defaults, ssh_config=_ssh_config(files)),
             connect_kwargs={**patience, "password": self.access.password},
         )
         for hop in _chain(connection):
@@ -529,6 +531,31 @@ class _SshProcess(Process):
 
 
 # ---- connections --------------------------------------------------------------------
+
+
+def _ssh_config(files: Sequence[Path]) -> paramiko.SSHConfig:
+    """What ``files`` say, and those that they include, which paramiko passes over."""
+    config = paramiko.SSHConfig()
+    for file in files:
+        whole = file.expanduser().absolute()
+        config.parse(_lines(whole, whole.parent))
+    return config
+
+
+def _lines(file: Path, base: Path) -> Iterator[str]:
+    """The lines of a configuration, included ones in their place; ``base`` is where these are."""
+    block = "Host *"
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        keyword, *values = line.replace("=", " ", 1).split(maxsplit=1) or [""]
+        if keyword.lower() != "include":
+            block = line if keyword.lower() in ("host", "match") else block
+            yield line
+            continue
+        for pattern in shlex.split(" ".join(values)):
+            whole = base / Path(pattern).expanduser()
+            for included in sorted(Path("/").glob(str(whole.relative_to("/")))):
+                yield from _lines(included, base)
+        yield block  # the last one of what was included is over
 
 
 def _chain(connection: fabric.Connection) -> Iterator[fabric.Connection]:

@@ -20,7 +20,7 @@ from sshserver import SshServer
 from harness import tools
 from harness.errors import FalconError
 from harness.machine import CommandFailed, CommandTimeout, MachineDied, SshMachine, ssh
-from harness.machine.ssh import HostUnreachable
+from harness.machine.ssh import Access, HostUnreachable
 
 # A busy test machine starts nothing at once.
 PATIENCE_S = 30.0
@@ -259,6 +259,31 @@ def test_nobody_listens(stopped: SshServer) -> None:
 def test_no_such_host(stopped: SshServer) -> None:
     with pytest.raises(HostUnreachable, match=r"cannot reach no-such-host\.invalid"):
         SshMachine("no-such-host.invalid").connect()
+
+
+def test_configuration_includes_others_as_ssh_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "config.d").mkdir()
+    (tmp_path / "config.d/a").write_text("Host a\n  Port 1\nHost b\n  Port 2\n")
+    (tmp_path / "config.d/b").write_text("Include=deeper\nUser somebody\n")
+    (tmp_path / "deeper").write_text("Host c\n  Port 3\n")
+    (tmp_path / "of-d").write_text("Port 4\n")
+    own = tmp_path / "config"
+    own.write_text(
+        f"Include\tconfig.d/*\tnowhere/*\n\nCompression yes\nHost d\n  include {tmp_path}/of-d\n"
+        "  User d\nHost *\n  Port 5\n"
+    )
+    config = ssh._ssh_config([own])
+    found = {name: config.lookup(name) for name in "abcde"}
+    assert [found[name]["port"] for name in "abcde"] == ["1", "2", "3", "4", "5"]
+    assert {one["user"] for one in found.values()} == {"somebody"}
+    assert {one["compression"] for one in found.values()} == {"yes"}
+
+
+def test_host_of_an_included_file_is_reached(server: SshServer) -> None:
+    including = server.directory / "including"
+    including.write_text(f"Include {server.config}\n")
+    with SshMachine(server.name, Access(ssh_config=including)) as machine:
+        assert machine.run(["true"]).exit_status == 0
 
 
 def test_jump_host_is_gone_through_and_its_key_checked(server: SshServer) -> None:
