@@ -12,13 +12,15 @@ import pytest
 from fakeserver import BUILD_ID, NEW, OLD, FakeServer, failing, refusing
 
 from harness.errors import FalconError
-from harness.hosts import copying, deadman, install, panics, status, uninstall
+from harness.hosts import copying, deadman, fleet, install, panics, rollout, status, uninstall
 from harness.hosts.fleet import Reporter
 from harness.hosts.grub import DROP_IN, TRIAL, Grub
 from harness.hosts.host import Host
+from harness.kernel import series
+from harness.kernel.config import Base
 from harness.kernel.package import Package
 from harness.machine import MachineDied
-from harness.machine.ssh import Cancelled
+from harness.machine.ssh import Access, Cancelled
 
 PINNED = f"gnulinux-advanced-1234>gnulinux-{OLD}-advanced-1234"
 PROMOTED = f"gnulinux-advanced-1234>gnulinux-{NEW}-advanced-1234"
@@ -623,6 +625,37 @@ def test_old_kernel_that_does_not_come_back_leaves_ours_installed(
     with pytest.raises(FalconError, match=f"did not come back .* {OLD} is its default now"):
         take_away(server)
     assert (server.root / f"boot/vmlinuz-{NEW}").exists()
+
+
+# ---- several hosts ----------------------------------------------------------------------
+
+
+def test_host_that_fails_at_any_step_is_out_and_the_others_go_on(
+    tmp_path: Path, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["good", "arm", "unbuildable", "panics"]
+    servers = {name: FakeServer(tmp_path, name) for name in names}
+    servers["arm"].write("architecture", "aarch64")
+    servers["unbuildable"].write(f"boot/config-{OLD}", "CONFIG_UNBUILDABLE=y\n")
+    servers["panics"].boots[NEW] = "panic"
+
+    def build(*_: object, base: Base, **__: object) -> Package:
+        if "UNBUILDABLE" in base.text:
+            raise FalconError("it does not compile")
+        return package
+
+    monkeypatch.setattr(fleet, "SshMachine", lambda name, _access: servers[name])
+    monkeypatch.setattr(rollout, "build_package", build)
+    choice = rollout.Choice(series.load(), None, rollout.OWN, False, 60)  # type: ignore[arg-type]
+    done = rollout.install_on(names, Access(), choice)
+    assert [outcome.host for outcome in done] == names
+    assert done[0].value == install.Installed(NEW, OLD, rebooted=True)
+    complaints = ["the host is a aarch64", "it does not compile", f"{NEW} did not come up"]
+    for outcome, complaint in zip(done[1:], complaints, strict=True):
+        assert complaint in str(outcome.error)
+    assert [("reboot",) in servers[name].commands for name in names] == [True, False, False, True]
+    removed = rollout.uninstall_on(["good", "panics"], Access(), 60)
+    assert [outcome.value.removed for outcome in removed if outcome.value] == [(NEW,), (NEW,)]
 
 
 # ---- status -----------------------------------------------------------------------------
