@@ -154,3 +154,28 @@ def test_settings_of_an_administrator_are_no_wrong_defaults(
     (host.root / "core/falcon_load_threshold").write_text(value)
     (host.root / "cmdline").write_text(command_line)
     assert came in host.run("test_sysctl.py", "-k", "test_defaults", "-rs").stdout
+
+
+def test_killed_selftest_leaves_no_network_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("needs root, and ip")
+    monkeypatch.syspath_prepend(str(TESTS / "integration"))
+    import test_kselftest
+
+    name = f"falcon-test-{os.getpid()}"
+    script = tmp_path / "selftest.sh"
+    script.write_text(
+        f"ip netns add {name} && ip netns exec {name} readlink /proc/self/ns/net; sleep 600"
+    )
+    process = subprocess.Popen(
+        test_kselftest.command(script), stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout
+    made = process.stdout.readline().strip()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(PATIENCE_S)
+    process.stdout.close()
+    assert made.startswith("net:[") and made != str(Path("/proc/self/ns/net").readlink())
+    assert not (test_kselftest.NAMES / name).exists()
