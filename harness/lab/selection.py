@@ -47,15 +47,22 @@ def _started(row: Row) -> str:
 
 
 def attempts(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
-    """Of each point the attempt with the most whole rounds; of equal ones the newest."""
+    """Of each point the attempt with the most modes, of equal ones that with the most whole rounds,
+    then the newest.
+    """
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in whole(experiment, rows):
         found[row.point, _started(row)].append(row)
     chosen = []
     for point in experiment.points:
-        own = [(len(a), at, a) for (label, at), a in found.items() if label == point.label]
-        chosen += max(own, default=(0, "", []))[2]
+        own = [(*_extent(a), at, a) for (label, at), a in found.items() if label == point.label]
+        chosen += max(own, default=(0, 0, "", []))[-1]
     return chosen
+
+
+def _extent(attempt: Sequence[Row]) -> tuple[int, int]:
+    """How many modes it has, and how many rounds."""
+    return len({row.sample.mode for row in attempt}), len({row.sample.round for row in attempt})
 
 
 def whole(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:

@@ -132,6 +132,10 @@ class Evidence:
         """The modes, in the order in which modes are always shown."""
         return instructions.modes_of([row.sample for row in self.shown])
 
+    def modes_at(self, point: str) -> list[str]:
+        """Those of `modes` that a point has: it may have been measured in fewer than another."""
+        return instructions.modes_of(self.samples(point))
+
     def samples(self, point: str) -> list[Any]:
         """The samples of a point that are shown."""
         return [row.sample for row in self.shown if row.point == point]

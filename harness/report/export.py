@@ -103,7 +103,7 @@ def _samples(kernels: Sequence[Kernel]) -> Iterator[dict[str, Any]]:
 
 def _numbers(release: str, evidence: Evidence) -> Iterator[dict[str, Any]]:
     for point in evidence.points:
-        for mode in evidence.modes:
+        for mode in evidence.modes_at(point):
             yield {
                 "release": release,
                 "figure": evidence.experiment.key,

@@ -156,8 +156,8 @@ def _section(kernel: Kernel, one: Evidence) -> Section:
 def _bars(one: Evidence, measure: Measure) -> Plot:
     """A measure by point and mode, as a ratio to the baseline or as the number it is."""
     values = {
-        _title(one, point): {mode: _plotted(one, point, mode, measure) for mode in one.modes}
-        for point in one.points
+        _title(one, p): {mode: _plotted(one, p, mode, measure) for mode in one.modes_at(p)}
+        for p in one.points
     }
     form, reference = (".2f", 1.0) if measure.is_ratio else (measure.form, None)
     label = f"{one.experiment.baseline} = 1" if measure.is_ratio else one.unit(measure)
@@ -189,7 +189,9 @@ def _table(one: Evidence, measure: Measure) -> Table:
         *(f"{measure.title.lower()}, {one.experiment.baseline} = 1", "least to most"),
         *("out of order", "lost", *_MORE[one.experiment.measure]),
     ]
-    rows = [_cells(one, point, mode, measure) for point in one.points for mode in one.modes]
+    rows = [
+        _cells(one, point, mode, measure) for point in one.points for mode in one.modes_at(point)
+    ]
     return Table(f"{measure.title}: {one.unit(measure)}", columns, rows)
 
 
@@ -291,10 +293,10 @@ def _stack(
     unit: str = "instructions a packet",
 ) -> Plot:
     """Work by its parts; in the table a row a point and part, a column a mode."""
-    values = {p: {mode: one.parts(p, mode, of) for mode in one.modes} for p in one.points}
+    values = {p: {mode: one.parts(p, mode, of) for mode in one.modes_at(p)} for p in one.points}
     names = dict.fromkeys(n for own in values.values() for parts in own.values() for n in parts)
     rows = [
-        [point, name, *(f"{parts.get(name, 0.0):,.0f}" for parts in by_mode.values())]
+        [point, name, *(_part(by_mode.get(mode), name) for mode in one.modes)]
         for point, by_mode in values.items()
         for name in names
     ]
@@ -304,6 +306,11 @@ def _stack(
         plots.stacks({_title(one, p): own for p, own in values.items()}, unit, colours),
         Table(f"{unit[0].upper()}{unit[1:]}", [one.experiment.axis, "", *one.modes], rows),
     )
+
+
+def _part(parts: Mapping[str, float] | None, name: str) -> str:
+    """One of the parts that a mode has; "-" for a mode that was not measured."""
+    return "-" if parts is None else f"{parts.get(name, 0.0):,.0f}"
 
 
 def _goals(one: Evidence) -> Table | None:
@@ -361,6 +368,10 @@ def _notes(one: Evidence) -> Iterator[str]:
     missing = [point.label for point in experiment.points if point.label not in one.points]
     if missing:
         yield f"Not measured: {experiment.axis} {'; '.join(missing)}."
+    fewer = {p: own for p in one.points if (own := one.modes_at(p)) != one.modes}
+    if fewer:
+        told = "; ".join(f"{experiment.axis} {p}: {', '.join(own)}" for p, own in fewer.items())
+        yield f"Not measured in all of these modes, but in: {told}."
     if by_time and (why := timed.trouble(one.shown[0].context)):
         yield f"No result on the paper's claims: {why}."
     if selection.is_hurried(one.shown):

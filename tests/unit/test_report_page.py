@@ -213,6 +213,20 @@ def test_a_figure_that_was_cut_short_goes_on_in_another_run() -> None:
 
 
 LATER = "2025-11-26T09:00:00+00:00"
+TWO_MODES = ("con", "falcon")
+
+
+def in_two_modes(figure: str, rounds: int = ROUNDS, **context: Any) -> list[Row]:
+    """As with --modes con,falcon."""
+    rows = rows_of(figure, rounds=rounds, modes=list(TWO_MODES), **context)
+    return [row for row in rows if row.sample.mode in TWO_MODES]
+
+
+def test_an_attempt_with_all_modes_is_better_than_one_with_more_rounds_of_some() -> None:
+    all_modes = rows_of("19")
+    some = in_two_modes("19", rounds=4 * ROUNDS, started=LATER)
+    assert len(some) > len(all_modes)
+    assert selected("19", all_modes + some) == all_modes
 
 
 @pytest.mark.parametrize(
@@ -387,6 +401,25 @@ def test_notes_say_what_a_reader_must_know() -> None:
     assert "Not measured: flows 4." in text
     assert "A quick run" in text and "Cut short" not in text
     assert f"{ROUNDS * len(EXPERIMENTS['13cd'].modes)} more samples are not shown" in text
+
+
+def test_points_of_different_modes_stand_in_one_figure(tmp_path: Path) -> None:
+    """As where a figure was measured in two modes, and in all of them up to its first point."""
+    keep(in_two_modes("13"))
+    keep(rows_of("13", points=1, started=LATER))
+    written = page.write(evidence.collect(), tmp_path)
+    text = written.read_text()
+    told = "; ".join(f"flows {flows}: con, falcon" for flows in ("2", "4", "8"))
+    assert f"Not measured in all of these modes, but in: {told}." in text
+    rows = [row[:3] for row in Parsed(text).texts() if row[0] in ("1", "2") and row[2:3] == ["3"]]
+    assert rows == [
+        *(["1", mode, "3"] for mode in EXPERIMENTS["13"].modes),
+        *(["2", mode, "3"] for mode in TWO_MODES),
+    ]
+    in_groups = [row for row in Parsed(text).texts() if row[:2] == ["2", "socket"]]
+    assert in_groups == [["2", "socket", "-", "900", "-", "900", "-"]]
+    numbers = json.loads(written.with_name("report.json").read_text())["numbers"]
+    assert [n["mode"] for n in numbers if n["point"] == "2"] == list(TWO_MODES)
 
 
 def test_numbers_stay_with_their_units() -> None:
