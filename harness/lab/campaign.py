@@ -30,6 +30,7 @@ from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, Experiment,
 from harness.lab.pair import Pair
 from harness.lab.rig import Rigs, Window
 from harness.machine import accel as accelerators
+from harness.machine import hardware
 from harness.overlay import modes
 from harness.paths import PROJECT, RESULTS
 
@@ -39,6 +40,8 @@ QUICK_ROUNDS, QUICK_PACKETS, QUICK_SECONDS = 2, 4000, 2.0
 # What samples must have in common to stand beside each other.
 CONDITIONS = (
     *("measure", "commit", "image", "cpus", "packets", "seconds", "accel", "host_cpus"),
+    # Of virtual machines alone: other versions emulate other CPUs and devices.
+    "qemu",
     # Of real hosts alone.
     *("server", "client", "wire"),
 )
@@ -331,8 +334,8 @@ def _told(row: Row, experiment: Experiment) -> str:
 
 
 def context_of(setup: Setup, experiment: Experiment, command: str) -> dict[str, Any]:
-    """What makes a number repeatable: kernel, machine, commit, command, time."""
-    by_measure: dict[str, Any] = {"packets": setup.packets}
+    """What makes a number repeatable: kernel, machine and QEMU, commit, command, time."""
+    by_measure: dict[str, Any] = {"packets": setup.packets, "qemu": accelerators.qemu_version()}
     kernel = setup.kernel
     if setup.hosts:
         by_measure = {"seconds": setup.seconds, **setup.hosts.context()}
@@ -343,6 +346,7 @@ def context_of(setup: Setup, experiment: Experiment, command: str) -> dict[str, 
             "seconds": setup.seconds,
             "accel": accel,
             "host_cpus": timed.host_cpus(),
+            "qemu": accelerators.qemu_version(),
         }
     return {
         "measure": experiment.measure,
@@ -352,6 +356,7 @@ def context_of(setup: Setup, experiment: Experiment, command: str) -> dict[str, 
         "image": kernel.parent.name,
         "cpus": setup.smp,
         "host": f"{platform.machine()}, Linux {platform.release()}",
+        "hardware": hardware.described(),
         "modes": list(experiment.modes),
         # Of hosts it says these, too.
         **by_measure,

@@ -24,7 +24,7 @@ from harness.closing import Closing
 from harness.errors import FalconError
 from harness.kernel import cache
 from harness.kernel.process import capture, output
-from harness.machine.accel import QEMU
+from harness.machine.accel import QEMU, qemu_version
 from harness.paths import cache_dir
 
 SOURCE = Path(__file__).with_name("icount.c")
@@ -43,8 +43,7 @@ _PROBE_S = 30.0
 def build() -> Path:
     """The plugin, compiled for the QEMU that is installed, if that was not done yet."""
     tools.require("gcc", QEMU)
-    version = output([QEMU, "--version"], "asking QEMU for its version").splitlines()[0]
-    key = cache.digest([SOURCE.read_text(encoding="utf-8"), version])
+    key = cache.digest([SOURCE.read_text(encoding="utf-8"), qemu_version()])
     plugin = cache_dir() / "tools" / f"icount-{key}.so"
     if not plugin.exists():
         plugin.parent.mkdir(parents=True, exist_ok=True)

@@ -62,6 +62,7 @@ class Facts:
     missing: tuple[str, ...]
     balanced: bool
     cards: tuple[dict[str, Any], ...]
+    hardware: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class Pair:
             "cpus": self.smp,
             "server": self.server.name,
             "client": self.client.name,
+            "hardware": f"{facts.hardware}; from {self.client_facts.hardware}",
             "host": f"{where}; from {self.client.name}, Linux {self.client_facts.release}",
             "wire": str(self.wire),
         }

@@ -18,6 +18,7 @@ from typing import Any
 
 from harness import tools
 from harness.errors import FalconError
+from harness.machine import hardware
 from harness.overlay import falcon
 from harness.overlay.cpus import CPU_DIRECTORY, online_cpus, parse_cpu_list
 from harness.overlay.netns import Namespace
@@ -40,6 +41,7 @@ def look(programs: Sequence[str]) -> dict[str, Any]:
         "release": platform.release(),
         "build": platform.version(),
         "machine": platform.machine(),
+        "hardware": hardware.described(),
         "falcon": falcon.is_present(),
         "missing": [name for name in programs if tools.find(name) is None],
         "balanced": _runs(BALANCER),

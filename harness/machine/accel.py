@@ -12,7 +12,9 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
+from harness import tools
 from harness.errors import FalconError
+from harness.kernel.process import output
 
 QEMU = "qemu-system-x86_64"
 CHOICES = ("auto", "kvm", "tcg")
@@ -42,6 +44,15 @@ def probe_firmware() -> bytes:
     jump = (start - (reset_vector + 3)) & 0xFFFF
     image[reset_vector : reset_vector + 3] = b"\xe9" + jump.to_bytes(2, "little")
     return bytes(image)
+
+
+@lru_cache
+def qemu_version() -> str:
+    """What the QEMU that is installed says of itself; "" where there is none."""
+    if tools.find(QEMU) is None:
+        return ""
+    first = output([QEMU, "--version"], "asking QEMU for its version").splitlines()[0]
+    return first.removeprefix("QEMU emulator version ")
 
 
 def runs_code(accel: str) -> bool:

@@ -336,10 +336,13 @@ _WINDOW = {
 def _origin(one: Evidence) -> Table:
     """A row for what was measured by the same command at the same time."""
     told = {
-        **{"kernel": "kernel", "commit": "commit", "host": "machine"},
+        **{"kernel": "kernel", "commit": "commit", "host": "machine", "hardware": "hardware"},
+        "qemu": "QEMU",
         **_WINDOW[one.experiment.measure],
         **{"started": "started", "command": "command"},
     }
+    # Real hosts have no QEMU, and samples of before do not tell all.
+    told = {name: title for name, title in told.items() if _is_told(one, name)}
     points: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for row in one.shown:
         points[tuple(str(row.context.get(name, "")) for name in told)][row.point] = None
@@ -349,6 +352,10 @@ def _origin(one: Evidence) -> Table:
         [[", ".join(own), *context] for context, own in points.items()],
         heads=1,
     )
+
+
+def _is_told(one: Evidence, name: str) -> bool:
+    return any(row.context.get(name) for row in one.shown)
 
 
 def _notes(one: Evidence) -> Iterator[str]:

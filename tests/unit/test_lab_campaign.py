@@ -22,7 +22,7 @@ from harness.lab.instructions import Sample
 from harness.lab.loads import MemcachedLoad, TcpLoad, UdpLoad
 from harness.lab.pair import Facts, Pair, Site, Wire
 from harness.lab.rig import Boot, Config
-from harness.machine import LocalMachine, accel
+from harness.machine import LocalMachine, accel, hardware
 from harness.overlay.modes import MODES
 from harness.report import figures
 from harness.report.evidence import MEASURES
@@ -172,7 +172,7 @@ def test_a_program_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def hosts(has_falcon: bool = False, missing: tuple[str, ...] = ()) -> Pair:
     """Two that were looked at; ``missing`` programs on the client."""
-    facts = Facts("6.1.0-18-amd64", "#1 SMP Debian", "x86_64", has_falcon, (), False, ())
+    facts = Facts("6.1.0-18-amd64", "#1 SMP Debian", "x86_64", has_falcon, (), False, (), "an EPYC")
     wire = Wire("10.0.0.2", "eth0", "10.0.0.1", "eth1", 1500, tuple(range(16)))
     sites = (Site("alpha", LocalMachine()), Site("beta", LocalMachine()))
     return Pair(*sites, facts, replace(facts, missing=missing), wire, 7)
@@ -229,6 +229,7 @@ def test_samples_of_hosts_stand_apart(
     context = rows[0].context
     assert (context["server"], context["client"], context["cpus"]) == ("alpha", "beta", 7)
     assert (context["kernel"], context["host_cpus"]) == ("6.1.0-18-amd64", 16)
+    assert context["hardware"] == "an EPYC; from an EPYC" and "qemu" not in context
     assert timed.trouble(context) == ""
     assert run(setup, experiment) == rows and len(machines.booted) == 1, "measured before"
     other = replace(pair, client=Site("gamma", LocalMachine()))
@@ -377,6 +378,38 @@ def test_another_image_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None
     run(replace(SETUP, kernel=Path("/images/6.12-b/bzImage")))
     run(replace(SETUP, kernel=Path("/images/6.12-b/bzImage")))
     assert len(asked) == 2
+
+
+def test_the_machine_of_a_number_is_kept_and_another_qemu_counts_differently(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = measuring(monkeypatch)
+    monkeypatch.setattr(accel, "qemu_version", lambda: "7.2.22")
+    monkeypatch.setattr(hardware, "described", lambda: "AMD EPYC 7B13, 8 CPUs, 31 GiB")
+    context = run()[0].context
+    assert (context["qemu"], context["hardware"]) == ("7.2.22", "AMD EPYC 7B13, 8 CPUs, 31 GiB")
+    monkeypatch.setattr(accel, "qemu_version", lambda: "9.0.0")
+    run()
+    assert len(asked) == 2
+
+
+def test_samples_that_do_not_tell_their_machine_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring(monkeypatch)
+    path, context = campaign.file_of("6.12.7", "own"), run()[0].context
+    known = {name: value for name, value in context.items() if name not in ("qemu", "hardware")}
+    rows = [replace(row, context=known) for row in campaign.load("6.12.7", "own")]
+    path.write_text("".join(f"{row.to_json()}\n" for row in rows))
+    assert campaign.load("6.12.7", "own") == rows == selection.select(ONE, rows)
+
+
+def test_hardware_is_one_line(tmp_path: Path) -> None:
+    assert re.fullmatch(r".+, \d+ CPUs, \d+ GiB", hardware.described())
+    (tmp_path / "cpuinfo").write_text(
+        "processor\t: 0\nmodel name\t: AMD EPYC 7B13\nflags\t: fpu\n" * 2
+    )
+    (tmp_path / "meminfo").write_text("MemTotal:       32505856 kB\nMemFree: 1 kB\n")
+    told = hardware.described(tmp_path)
+    assert told.startswith("AMD EPYC 7B13, ") and told.endswith(" CPUs, 31 GiB")
 
 
 def test_half_a_line_is_left_out(

@@ -39,6 +39,8 @@ CONTEXT = {
     "packets": 10_000,
     "cpus": 7,
     "host": "x86_64, Linux 6.1.0",
+    "hardware": "AMD EPYC 7B13, 8 CPUs, 31 GiB",
+    "qemu": "7.2.22 (Debian)",
     "commit": "abcdef012345",
     "command": "./inv bench --all & <more>",
     "started": "2025-11-25T08:00:00+00:00",
@@ -237,6 +239,8 @@ def test_an_attempt_with_all_modes_is_better_than_one_with_more_rounds_of_some()
         ({"commit": "fedcba", "started": LATER, "points": 1}, False),
         ({"packets": campaign.QUICK_PACKETS, "started": LATER}, False),
         ({"cpus": 9, "started": LATER}, True),
+        ({"qemu": "9.0.0", "started": LATER}, True),
+        ({"qemu": None}, False),
     ],
 )
 def test_samples_of_different_conditions_never_mix(other: dict[str, Any], is_better: bool) -> None:
@@ -348,8 +352,18 @@ def test_every_number_has_its_kernel_commit_machine_and_command(html: str) -> No
     wanted = [row for row in Parsed(html).texts() if row[0].endswith("at least 1.5 times con")]
     (of_one,) = (one.goals[0] for one in [Evidence(COUNTED["10"], (), rows_of("10"))])
     assert wanted == [[of_one.goal, of_one.said, of_one.state]]
-    told = ("kernel", "commit", "host", "cpus", "packets", "started", "command")
+    told = ("kernel", "commit", "host", "hardware", "qemu", "cpus", "packets", "started", "command")
     assert origins[0][1:] == [str(CONTEXT[name]) for name in told]
+
+
+def test_samples_of_which_less_is_known_are_shown() -> None:
+    known = {name: value for name, value in CONTEXT.items() if name not in ("hardware", "qemu")}
+    keep([replace(row, context=known) for row in rows_of("19")])
+    text = page.render(evidence.collect())
+    (origin,) = (row for row in Parsed(text).texts() if CONTEXT["commit"] in row)
+    told = ("kernel", "commit", "host", "cpus", "packets", "started", "command")
+    assert origin[1:] == [str(known[name]) for name in told]
+    assert "QEMU</th>" not in text
 
 
 def test_text_of_the_results_is_no_markup(html: str) -> None:
