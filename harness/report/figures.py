@@ -37,6 +37,8 @@ def show(experiment: Experiment, rows: Sequence[Row]) -> None:
             out.print(timed.table(samples, experiment.baseline, title))
             continue
         out.print(instructions.table(samples, experiment.baseline, title, point.load))
+        if by_stage := instructions.stage_rows(samples, point.load):
+            out.print(instructions.stage_table(by_stage))
         if len(experiment.points) == 1:
             out.print(instructions.group_table(samples))
     found = verdicts(experiment, whole)

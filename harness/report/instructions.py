@@ -13,15 +13,21 @@ from typing import Any
 
 from rich.table import Table
 
+from harness.lab import stagecosts
 from harness.lab.instructions import Sample, compared
 from harness.lab.loads import Load
 from harness.lab.rig import Window, samples_of
+from harness.lab.scenario import Stage
 from harness.lab.verdicts import total
 from harness.overlay.modes import MODES
 from harness.report.interleaved import Spread
 
 # Groups that cost less than so many instructions a packet in every mode are not shown.
 LEAST_SHOWN = 20
+BY_STAGE = (
+    f"Instructions a packet by stage; con's one CPU is divided as {stagecosts.TOLD} divides it"
+)
+STAGES = (*(stage.name for stage in Stage), "all")
 
 
 def modes_of(samples: Sequence[Window]) -> list[str]:
@@ -99,4 +105,28 @@ def group_table(samples: Sequence[Sample]) -> Table:
         ]
         if max(costs) >= LEAST_SHOWN:
             shown.add_row(group, *(f"{cost:,.0f}" for cost in costs))
+    return shown
+
+
+def stage_rows(samples: Sequence[Sample], load: Load) -> list[tuple[str, ...]]:
+    """A mode and what it costs by `STAGES`, "-" for one that it does not have, a row a mode that
+    tells; none where several flows meet on a CPU, or nothing tells the overlay's stages apart.
+    """
+    costs = stagecosts.by_mode(samples) if load.flows == 1 else {}
+    if stagecosts.TOLD not in costs:
+        return []
+    return [
+        (mode, *(f"{cost:,.0f}" if cost else "-" for cost in (*own.stages, own.total)))
+        for mode in modes_of(samples)
+        if (own := costs.get(mode))
+    ]
+
+
+def stage_table(rows: Sequence[Sequence[str]]) -> Table:
+    """`stage_rows` for the screen."""
+    shown = Table("mode", title=BY_STAGE, title_justify="left")
+    for stage in STAGES:
+        shown.add_column(stage, justify="right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
     return shown

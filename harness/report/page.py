@@ -74,6 +74,7 @@ class Section:
     evidence: Evidence
     findings: Sequence[Finding]
     plots: Sequence[Plot]
+    stages: Table | None
     goals: Table | None
     origin: Table
     notes: Sequence[str]
@@ -144,6 +145,7 @@ def _section(kernel: Kernel, one: Evidence) -> Section:
         evidence=one,
         findings=[finding for finding in kernel.findings if finding.figure == key],
         plots=[*(_bars(one, measure) for measure in one.measures), *parts],
+        stages=None if by_time else _by_stage(one),
         goals=_goals(one),
         origin=_origin(one),
         notes=list(_notes(one)),
@@ -311,6 +313,17 @@ def _stack(
 def _part(parts: Mapping[str, float] | None, name: str) -> str:
     """One of the parts that a mode has; "-" for a mode that was not measured."""
     return "-" if parts is None else f"{parts.get(name, 0.0):,.0f}"
+
+
+def _by_stage(one: Evidence) -> Table | None:
+    """A row a point and mode, of those that tell."""
+    rows = [
+        [point.label, *row]
+        for point in one.experiment.points
+        for row in reports.stage_rows(one.samples(point.label), point.load)
+    ]
+    columns = [one.experiment.axis, "mode", *reports.STAGES]
+    return Table(reports.BY_STAGE, columns, rows) if rows else None
 
 
 def _goals(one: Evidence) -> Table | None:

@@ -831,6 +831,25 @@ def test_a_figure_is_shown_with_its_claims(capsys: pytest.CaptureFixture[str]) -
     assert "not reproduced" in shown and "+100%" in shown
 
 
+def test_what_stages_cost_is_shown_and_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    works = {"con": (1200.0, 4600.0, 5.0, 5.0, 5.0, 1000.0)}
+    pipeline = (1200.0, 1700.0, 1500.0, 1400.0, 5.0, 1000.0)
+    names = ("con", "rps-pipe", "falcon")
+    rows = rows_of("10", {("16 B", mode): {} for mode in names}, modes=list(names))
+    figures.show(EXPERIMENTS["10"], rows)
+    assert "BRIDGE" not in capsys.readouterr().out, "nothing tells"
+    own = [replace(r.sample, work=works.get(r.sample.mode, pipeline)) for r in rows]
+    rows = [replace(row, sample=sample) for row, sample in zip(rows, own, strict=True)]
+    figures.show(EXPERIMENTS["10"], rows)
+    shown = capsys.readouterr().out.splitlines()
+    (heads,) = (line for line in shown if "BRIDGE" in line)
+    assert len(heads) <= 80
+    told = [
+        re.findall(r"[\d,-]+", line) for line in shown if re.match("│ (con|falcon) .*6,800", line)
+    ]
+    assert told == [["1,200", "-", "1,700", "1,500", "1,400", "1,000", "6,800"]] * 2
+
+
 def test_a_figure_that_was_cut_short_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     values = {("16 B", mode): {} for mode in EXPERIMENTS["19"].modes}
     whole = rows_of("19", values)

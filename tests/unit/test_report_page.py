@@ -28,6 +28,7 @@ from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, STATES
 from harness.machine import accel
 from harness.overlay.modes import MODES
 from harness.report import evidence, page, plots
+from harness.report import instructions as reports
 from harness.report.evidence import Evidence, Kernel
 from harness.workload.latency import Latencies
 
@@ -462,6 +463,35 @@ def test_parts_add_up() -> None:
     total = MEASURES["total"].counted
     works = [total(s) for s in one.samples("16 B") if s.mode == "falcon"]
     assert sum(parts.values()) == pytest.approx(sum(works) / ROUNDS)
+
+
+def apart(row: Row) -> Row:
+    """With a CPU for each stage, in the order in which masks have them."""
+    work = {
+        "host": (900.0, 5.0, 800.0, 5.0, 5.0, 700.0),
+        "con": (1200.0, 5.0, 9200.0, 5.0, 5.0, 1000.0),
+    }
+    own = work.get(row.sample.mode, (1200.0, 1700.0, 1500.0, 1400.0, 5.0, 1000.0))
+    return replace(row, sample=replace(row.sample, work=own))
+
+
+def test_stages_are_told_apart_where_one_flow_has_cpus_for_them() -> None:
+    keep([apart(row) for row in (*rows_of("10", points=1), *rows_of("13"))])
+    rows = Parsed(page.render(evidence.collect())).texts()
+    columns = ["mode", "NIC", "GRO", "OUTER", "BRIDGE", "INNER", "APP", "all"]
+    heads = [n for n, row in enumerate(rows) if row[1:] == columns]
+    assert [rows[n][0] for n in heads] == ["packet size", "flows"]
+    assert rows[heads[1] + 1 :][:4] == [
+        ["1", "host", "900", "-", "-", "-", "800", "700", "2,400"],
+        ["1", "con", "1,200", "-", "3,400", "3,000", "2,800", "1,000", "11,400"],
+        ["1", "rps-pipe", "1,200", "-", "1,700", "1,500", "1,400", "1,000", "6,800"],
+        ["1", "falcon", "1,200", "-", "1,700", "1,500", "1,400", "1,000", "6,800"],
+    ]
+    assert len(rows[heads[1] + 5]) < len(columns), "nor do several flows, which meet on CPUs"
+
+
+def test_where_nothing_tells_stages_apart_there_is_no_table_of_them(html: str) -> None:
+    assert reports.BY_STAGE not in html
 
 
 def test_colours_are_of_modes_and_groups_that_there_are() -> None:
