@@ -502,7 +502,11 @@ def _figures(figure, names, load):
         chosen = list(experiments.EXPERIMENTS.values())
     else:
         chosen = [one for name in figure.split(",") for one in experiments.named(name)]
-    return [one.among(names) for one in chosen] if names else chosen
+    if not names:
+        return chosen
+    if told := experiments.left_out(chosen, names):
+        note(told)
+    return [one.among(names) for one in chosen]
 
 
 def _bench_hosts(setup, chosen, server, client, access, address):

@@ -10,7 +10,7 @@ are both.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -463,6 +463,19 @@ TIMED = {
 }
 
 EXPERIMENTS = COUNTED | TIMED
+
+
+def left_out(chosen: Iterable[Experiment], names: Sequence[str]) -> str:
+    """Which of the modes that were named are missing in which of these, in a line; "" if none is.
+
+    Figures that have none of them are left out themselves, and that is told elsewhere.
+    """
+    without = {
+        name: [one.key for one in chosen if name not in one.modes and set(names) & set(one.modes)]
+        for name in names
+    }
+    told = "; ".join(f"{name} in figure {', '.join(of)}" for name, of in without.items() if of)
+    return told and f"modes that a figure does not have are not measured: {told}"
 
 
 def single(load: Load, modes: tuple[str, ...], by_time: bool = False) -> Experiment:

@@ -180,6 +180,14 @@ def test_figures_in_some_of_their_modes(monkeypatch, campaigned, capsys):
     told = capsys.readouterr().err
     why = "it compares none of the modes that were named with host"
     assert f"figure 2 is not measurable here: {why}" in told
+    assert "does not have" not in told
+    words = ("--figure", "10,16,19", "--modes", "host,falcon-static,falcon")
+    assert run_task(monkeypatch, "bench", *words, "--accel", "tcg") == 0
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "does not have" in line)
+    assert line.endswith(
+        "modes that a figure does not have are not measured: host in figure 16;"
+        " falcon-static in figure 10, 10-time"
+    )
     assert run_task(monkeypatch, "bench", "--figure", "14") == 0
     assert campaigned.modes == {"14": COUNTED["14"].modes}
     assert run_task(monkeypatch, "bench") == 0
