@@ -321,8 +321,9 @@ def _account(
 
 def _out_of_order(load: Load, done: Done, whole: Counters) -> int | None:
     """What the server side saw, and the client of answers. sockperf's own server cannot tell a
-    datagram that is late from one that is lost.
+    datagram that is late from one that is lost; and that none came late of the few that it answers
+    says nothing of the others.
     """
     if isinstance(load, SockperfLoad) and not load.is_tcp:
-        return done.out_of_order
+        return done.out_of_order or None
     return whole.late + (done.out_of_order or 0)

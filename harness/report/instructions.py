@@ -54,9 +54,12 @@ def ratio_cells(ratio: Spread | None) -> tuple[str, str]:
 
 
 def late(samples: Sequence[Window]) -> str:
-    """How many came out of order in all; "-" where nobody looked."""
+    """How many are known to have come out of order in all; "-" where that is none, and not every
+    window was looked at.
+    """
     found = [sample.out_of_order for sample in samples]
-    return "-" if None in found else str(sum(number or 0 for number in found))
+    total = sum(number or 0 for number in found)
+    return "-" if None in found and not total else str(total)
 
 
 def table(samples: Sequence[Sample], baseline: str, title: str, load: Load) -> Table:

@@ -29,6 +29,7 @@ from harness.overlay.modes import MODES
 from harness.paths import RESULTS
 from harness.report import export, plots
 from harness.report import instructions as reports
+from harness.report import timed as timed_reports
 from harness.report.evidence import Evidence, Finding, Kernel, Measure
 from harness.report.interleaved import Spread
 
@@ -384,6 +385,11 @@ def _notes(one: Evidence) -> Iterator[str]:
         yield (
             "By TCP, lost are segments that clients sent again; what came after a lost one counts"
             " as out of order, too."
+        )
+    if by_time and not timed_reports.is_ordered(row.sample for row in one.shown):
+        yield (
+            "Out of order: - is where nobody looked at all messages. Of those that sockperf sends"
+            " by UDP only answers are numbered, one for up to a hundred."
         )
     missing = [point.label for point in experiment.points if point.label not in one.points]
     if missing:

@@ -7,7 +7,7 @@ samples of the same round, so of the same flows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
 from rich.table import Table
@@ -18,6 +18,11 @@ from harness.lab.verdicts import all_work, latency, throughput
 from harness.report.instructions import late, modes_of, ratio_cells, ratios
 
 Value = Callable[[Sample], float]
+
+
+def is_ordered(samples: Iterable[Sample]) -> bool:
+    """Was the order of messages looked at in all windows?"""
+    return all(sample.out_of_order is not None for sample in samples)
 
 
 def table(samples: Sequence[Sample], baseline: str, title: str) -> Table:
@@ -36,7 +41,9 @@ def table(samples: Sequence[Sample], baseline: str, title: str) -> Table:
         columns["CPUs\n%"] = all_work
     title = f"{title}: {what}; ratios to {baseline}"
     # With little padding latencies of emulated CPUs fit, too.
-    shown = Table(title=title, title_justify="left", padding=(0, 1, 0, 0))
+    shown = Table(title=title, title_justify="left", caption_justify="left", padding=(0, 1, 0, 0))
+    if not is_ordered(samples):
+        shown.caption = "late: - is where nobody looked at the order of all messages"
     shown.add_column("mode", no_wrap=True)
     for heading in (*columns, "ratio", "least\nto most", "late", "lost"):
         shown.add_column(heading, justify="right", no_wrap=True)

@@ -881,7 +881,7 @@ def test_a_figure_by_time_fits_a_terminal_and_its_reason_stands_there_once(
     assert "…" not in shown and max(map(len, shown.splitlines()[1:-1])) <= 80
     row = next(line for line in shown.splitlines() if "│falcon " in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
-    # What came out of order is not known of every window.
+    assert "late: - is where nobody looked at the order of all messages" in shown
     assert cells[1:] == ["20,000", "250,000", "250,000", "0.50", "0.50 to 0.50", "-", "0"]
 
 

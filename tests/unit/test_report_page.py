@@ -562,6 +562,18 @@ def test_a_figure_by_time_is_on_the_page_with_its_units() -> None:
     assert row[3:] == ["134", "125", "143", "0.79", "0.79 to 0.79", "0", "3", "6", "as many as go"]
 
 
+def test_an_order_that_nobody_looked_at_is_no_zero() -> None:
+    rows = [
+        replace(row, sample=replace(row.sample, out_of_order=None)) for row in rows_of("2d-time")
+    ]
+    keep(rows)
+    keep(rows_of("2c-time"))
+    text = unescape(page.render(evidence.collect()))
+    assert text.count("Out of order: - is where nobody looked at all messages.") == 2
+    late = [replace(rows[0].sample, out_of_order=2), rows[1].sample]
+    assert [reports.late(late), reports.late(late[1:])] == ["2", "-"]
+
+
 def test_emulated_time_is_shown_and_is_no_result() -> None:
     keep(rows_of("12-time", accel="tcg"))
     (finding,) = (f for f in the_kernel().findings if f.verdict.claim.name == "E12")
