@@ -9,6 +9,7 @@ any machine. ``rps-pipe`` gives each stage CPUs of its own, the best that masks 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from harness.lab import verdicts
@@ -44,13 +45,13 @@ class Goal:
 
     def outcome(self, measured: Measured) -> Outcome:
         """By the worst of the points; the median over rounds at each."""
-        ratios = {
-            point: measured.ratio(point, self.mode, self.baseline, _OF[self.what])
-            for point in self.points
-            if point in measured.points
-        }
+        ratios = {}
+        for point in self.points:
+            with suppress(LookupError):  # it is missing there, or a mode is: --quick, --modes
+                ratios[point] = measured.ratio(point, self.mode, self.baseline, _OF[self.what])
         if not ratios:
-            return Outcome(str(self), NOT_MEASURED, f"not at {', '.join(self.points)}")
+            which = f"{self.mode} and {self.baseline}, not at {', '.join(self.points)}"
+            return Outcome(str(self), NOT_MEASURED, which)
         said = ", ".join(f"{point}: {ratio:.2f}" for point, ratio in ratios.items())
         if self.what == TOTAL:
             holds = max(ratios.values()) <= self.bound
@@ -58,18 +59,29 @@ class Goal:
             # What is as fast cannot be told from what is less than that slower.
             least = self.bound - CERTAIN if self.bound == 1 else self.bound
             holds = min(ratios.values()) >= least
-        return Outcome(str(self), REACHED if holds else MISSED, said)
+        state = REACHED if holds else MISSED
+        return Outcome(str(self), state, said, _part(len(ratios), len(self.points)))
 
 
 @dataclass(frozen=True)
 class Outcome:
     """A ``goal`` in words; ``state``: `REACHED`, `MISSED` or `NOT_MEASURED`; ``said``: what was
-    measured.
+    measured; ``part``: at how many of its points, "" if at all.
     """
 
     goal: str
     state: str
     said: str
+    part: str = ""
+
+    @property
+    def told(self) -> str:
+        """The state, and of how much of the goal."""
+        return f"{self.state} ({self.part})" if self.part else self.state
+
+
+def _part(measured: int, points: int) -> str:
+    return f"{measured} of {points} points" if measured < points else ""
 
 
 _ONE, _FLOWS, _CONTAINERS = ("16 B",), ("2", "4", "8"), ("2", "6", "10", "20")
@@ -94,22 +106,18 @@ def outcomes(experiment: Experiment, rows: Sequence[Row]) -> list[Outcome]:
     if experiment.measure != INSTRUCTIONS or experiment.figure not in GOALS or not rows:
         return []
     measured = Measured(rows)
-    return [*(_outcome(goal, measured) for goal in GOALS[experiment.figure]), _order(rows)]
+    found = [goal.outcome(measured) for goal in GOALS[experiment.figure]]
+    return [*found, _order(rows, len(experiment.points))]
 
 
-def _outcome(goal: Goal, measured: Measured) -> Outcome:
-    try:
-        return goal.outcome(measured)
-    except LookupError as nothing:  # a mode is missing: --modes
-        return Outcome(str(goal), NOT_MEASURED, str(nothing))
-
-
-def _order(rows: Sequence[Row]) -> Outcome:
-    """Of all modes of Falcon's, at every point."""
+def _order(rows: Sequence[Row], points: int) -> Outcome:
+    """Of all modes of Falcon's, at every one of so many points."""
     goal = "packets of Falcon's modes out of order: 0"
-    own = [row.sample for row in rows if modes.named(row.sample.mode).falcon]
+    falcon = [row for row in rows if modes.named(row.sample.mode).falcon]
+    own = [row.sample for row in falcon]
     if not own:
         return Outcome(goal, NOT_MEASURED, "no mode of Falcon's was measured")
     late = sum(sample.out_of_order or 0 for sample in own)
     total = sum(sample.delivered for sample in own)
-    return Outcome(goal, MISSED if late else REACHED, f"{late:,} of {total:,}")
+    part = _part(len({row.point for row in falcon}), points)
+    return Outcome(goal, MISSED if late else REACHED, f"{late:,} of {total:,}", part)

@@ -86,5 +86,5 @@ def goal_table(outcomes: Sequence[Outcome]) -> Table:
     for heading in ("goal", "measured here", ""):
         shown.add_column(heading)
     for outcome in outcomes:
-        shown.add_row(outcome.goal, outcome.said, outcome.state)
+        shown.add_row(outcome.goal, outcome.said, outcome.told.replace(" (", "\n("))
     return shown

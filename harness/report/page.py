@@ -24,7 +24,13 @@ from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, claims
 from harness.lab.instructions import Sample, compared
 from harness.lab.loads import TcpLoad
 from harness.lab.rig import samples_of
-from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
+from harness.lab.verdicts import (
+    IN_PART,
+    NOT_MEASURABLE,
+    NOT_MEASURED,
+    NOT_REPRODUCED,
+    REPRODUCED,
+)
 from harness.overlay.modes import MODES
 from harness.paths import RESULTS
 from harness.report import export, plots
@@ -37,6 +43,7 @@ DIRECTORY = RESULTS / "report"
 PAGE, JSON, CSV = "report.html", "report.json", "samples.csv"
 LOOKS = {
     REPRODUCED: ("yes", "✓ reproduced"),
+    IN_PART: ("yes", "✓ reproduced in part"),
     NOT_REPRODUCED: ("no", "✗ not reproduced"),
     NOT_MEASURED: ("none", "○ not measured yet"),
     NOT_MEASURABLE: ("none", "○ not measurable here"),
@@ -329,7 +336,7 @@ def _by_stage(one: Evidence) -> Table | None:
 
 def _goals(one: Evidence) -> Table | None:
     """A row a goal, for a figure that has some."""
-    rows = [(outcome.goal, outcome.said, outcome.state) for outcome in one.goals]
+    rows = [(outcome.goal, outcome.said, outcome.told) for outcome in one.goals]
     caption = "Speed beside this project's goals"
     return Table(caption, ("goal", "measured here", ""), rows, heads=1) if rows else None
 
