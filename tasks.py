@@ -424,7 +424,7 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
     seconds="Seconds that a measurement by time looks at each time; default: 5.",
     smp="CPUs of the virtual machine, or of --server that are used; default: 7.",
     accel="For figures by time: kvm, tcg (emulation: numbers, but no verdicts), or auto, the"
-    " default: kvm, and where that does not work no such figures.",
+    " default: kvm, and where that does not work, or CPUs are too few, no such figures.",
     server="Measure by time on this host, over SSH, with the kernel that it runs; needs --client.",
     client="The host that sends to --server.",
     address="The server's address that is sent to; default: one in a network of both, by the"

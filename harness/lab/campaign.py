@@ -104,14 +104,22 @@ class Setup:
             return f"it compares none of the modes that were named with {experiment.baseline}"
         if self.hosts is not None:
             return self._obstacle_on(self.hosts, experiment)
-        needs_kvm = experiment.measure == TIME and self.accel == "auto"
-        if needs_kvm and (trouble := accelerators.kvm_trouble()):
-            return f"time takes KVM, and {trouble}; --accel tcg emulates it, without verdicts"
+        if experiment.measure == TIME and self.accel == "auto":
+            if trouble := accelerators.kvm_trouble():
+                return f"time takes KVM, and {trouble}; --accel tcg emulates it, without verdicts"
+            if crowd := timed.crowd(self.smp, timed.host_cpus()):
+                return f"time takes real CPUs, and {crowd}; {self._without_crowd()}"
         try:
             tools.require(*experiment.programs)
         except FalconError as missing:
             return str(missing)
         return ""
+
+    def _without_crowd(self) -> str:
+        """What to do about virtual CPUs of which there are more than real ones."""
+        anyway = "--accel kvm measures it all the same, without verdicts"
+        real = timed.host_cpus()
+        return f"--smp {real} has fewer; {anyway}" if real >= rig.LEAST_CPUS else anyway
 
     @staticmethod
     def _obstacle_on(hosts: Pair, experiment: Experiment) -> str:

@@ -153,9 +153,12 @@ def trouble(context: Mapping[str, Any]) -> str:
     """
     if context["accel"] == "tcg":
         return "emulated time: it says how this host ran the emulated CPUs"
-    if context["cpus"] > context["host_cpus"]:
-        return f"{context['cpus']} virtual CPUs shared {context['host_cpus']} real ones"
-    return ""
+    return crowd(context["cpus"], context["host_cpus"])
+
+
+def crowd(cpus: int, real: int) -> str:
+    """That so many virtual CPUs have to share the ``real`` ones; "" if each has its own."""
+    return f"{cpus} virtual CPUs share {real} real ones" if cpus > real else ""
 
 
 def host_cpus() -> int:

@@ -15,11 +15,11 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import FalconError
-from harness.lab import campaign, goals, selection, verdicts
+from harness.lab import campaign, goals, selection, timed, verdicts
 from harness.lab.campaign import Row
 from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, Experiment, claims
 from harness.lab.goals import Outcome
-from harness.lab.rig import samples_of
+from harness.lab.rig import LEAST_CPUS, samples_of
 from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, Verdict
 from harness.machine import accel
 from harness.report import instructions
@@ -263,6 +263,8 @@ def _verdicts(evidence: Evidence) -> list[Verdict]:
             why = "no round is whole"
         elif experiment.measure == TIME and (trouble := accel.kvm_trouble()):
             state, why = NOT_MEASURABLE, f"time takes KVM or real hosts, and {trouble}"
+        elif experiment.measure == TIME and (crowd := timed.crowd(LEAST_CPUS, timed.host_cpus())):
+            state, why = NOT_MEASURABLE, f"time takes real CPUs or hosts, and {crowd} at least"
         why = f"{experiment.name}: {why}"
         return [Verdict(claims()[name], state, why) for name in experiment.claims]
     found = verdicts.verdicts(experiment, evidence.shown)

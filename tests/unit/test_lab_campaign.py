@@ -36,8 +36,9 @@ NO_KVM = "there is no /dev/kvm"
 
 @pytest.fixture(autouse=True)
 def kvm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It works."""
+    """It works, and each virtual CPU has a real one."""
     monkeypatch.setattr(accel, "kvm_trouble", lambda: "")
+    monkeypatch.setattr(timed, "host_cpus", lambda: HERE["host_cpus"])
 
 
 @pytest.fixture
@@ -149,6 +150,23 @@ def test_emulated_time_is_measured_if_it_is_asked_for(no_kvm: None) -> None:
     config = replace(SETUP, accel="kvm").config
     with pytest.raises(FalconError, match="KVM can't be used"):
         config(BOTH[1], BOTH[1].points[0])
+
+
+@pytest.mark.parametrize(("real", "todo"), [(4, ""), (6, "--smp 6 has fewer; ")])
+def test_with_too_few_cpus_figures_by_time_are_named_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, real: int, todo: str
+) -> None:
+    """And not measured for hours, for no verdict."""
+    monkeypatch.setattr(timed, "host_cpus", lambda: real)
+    found, lines = campaign.measurable(SETUP, BOTH)
+    assert found == [COUNTED["13"]]
+    assert lines == [
+        "figures 12, 18, by time, are not measurable here: time takes real CPUs, and 7 virtual CPUs"
+        f" share {real} real ones; {todo}--accel kvm measures it all the same, without verdicts"
+    ]
+    assert campaign.measurable(replace(SETUP, accel="kvm"), BOTH) == (BOTH, [])
+    if todo:
+        assert campaign.measurable(replace(SETUP, smp=6), BOTH) == (BOTH, [])
 
 
 def test_each_measure_has_its_machine() -> None:
@@ -558,7 +576,6 @@ def test_a_campaign_by_time(
     monkeypatch.setattr(
         timed, "measure", lambda config, rig: iter([by_time("con", 0), by_time("falcon", 0)])
     )
-    monkeypatch.setattr(timed, "host_cpus", lambda: 8)
     experiment = experiments.single(MemcachedLoad(550), ("con", "falcon"))
     rows = run(replace(SETUP, rounds=1), experiment)
     assert campaign.load("6.12.7", "own-time") == rows
@@ -982,7 +999,7 @@ CALM, FULL = "UDP 16 B, underloaded", "UDP 16 B, overloaded"
     ("context", "why"),
     [
         ({"accel": "tcg"}, "emulated time"),
-        ({"cpus": 9}, "9 virtual CPUs shared 8 real ones"),
+        ({"cpus": 9}, "9 virtual CPUs share 8 real ones"),
     ],
 )
 def test_time_of_cpus_that_are_not_real_says_nothing(context: dict[str, Any], why: str) -> None:

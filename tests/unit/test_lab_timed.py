@@ -98,7 +98,7 @@ def test_only_datagrams_come_by_several_queues() -> None:
     ("context", "why"),
     [
         ({"accel": "kvm", "cpus": 7, "host_cpus": 7}, ""),
-        ({"accel": "kvm", "cpus": 7, "host_cpus": 4}, "7 virtual CPUs shared 4 real ones"),
+        ({"accel": "kvm", "cpus": 7, "host_cpus": 4}, "7 virtual CPUs share 4 real ones"),
         ({"accel": "tcg", "cpus": 7, "host_cpus": 64}, "emulated time"),
     ],
 )

@@ -66,6 +66,7 @@ def kvm() -> Iterator[None]:
     """It works, but for a test that says otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accel, "kvm_trouble", lambda: "")
+        patch.setattr(timed, "host_cpus", lambda: 8)
         yield
 
 
@@ -292,6 +293,14 @@ def test_without_kvm_time_is_not_measurable_here(monkeypatch: pytest.MonkeyPatch
     assert said["E12"] == (NOT_MEASURABLE, f"figure 12, by time: {here}")
     assert said["E10"][0] == NOT_MEASURED and said["E10"][1].endswith(here)
     assert said["E24"][0] not in (NOT_MEASURABLE, NOT_MEASURED), "it was measured elsewhere"
+
+
+def test_with_too_few_cpus_time_is_not_measurable_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timed, "host_cpus", lambda: 4)
+    keep(rows_of("4"))
+    (finding,) = (f for f in the_kernel().findings if f.verdict.claim.name == "E12")
+    assert finding.state == NOT_MEASURABLE
+    assert finding.verdict.said.endswith("6 virtual CPUs share 4 real ones at least")
 
 
 def test_a_verdict_on_some_of_the_points_says_so() -> None:

@@ -17,7 +17,7 @@ import pytest
 import tasks
 from harness import suite, tools
 from harness.errors import FalconError
-from harness.lab import campaign, pair
+from harness.lab import campaign, pair, timed
 from harness.lab.experiments import COUNTED, EXPERIMENTS
 from harness.machine import accel, base
 from harness.machine.console import Splat
@@ -156,6 +156,7 @@ def test_bench_all_without_kvm_counts_and_names_the_rest_once(monkeypatch, campa
 
 def test_bench_all_with_kvm_measures_all(monkeypatch, campaigned):
     monkeypatch.setattr(accel, "kvm_trouble", lambda: "")
+    monkeypatch.setattr(timed, "host_cpus", lambda: 7)
     assert run_task(monkeypatch, "bench", "--all") == 0
     assert campaigned.keys == list(EXPERIMENTS)
     assert sorted(campaigned.images) == ["kvm", "tcg"]
