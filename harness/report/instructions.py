@@ -25,7 +25,8 @@ from harness.report.interleaved import Spread
 # Groups that cost less than so many instructions a packet in every mode are not shown.
 LEAST_SHOWN = 20
 BY_STAGE = (
-    f"Instructions a packet by stage; con's one CPU is divided as {stagecosts.TOLD} divides it"
+    f"Instructions a packet by stage. {stagecosts.TOLD} tells them apart: con's one CPU is divided"
+    " as there, and of Falcon's CPUs each is taken for the stage that it is nearest to"
 )
 STAGES = (*(stage.name for stage in Stage), "all")
 
