@@ -20,7 +20,7 @@ is put between the loads that this flow makes with static hashing (`find_thresho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -92,9 +92,9 @@ class Config(rigs.Config):
 class Sample(Window):
     """What a message cost in one window, in instructions; ``sent_per_second``: messages.
 
-    ``work`` by CPU, ``groups`` by group of functions, all CPUs together; ``softirqs``:
-    NET_RX ones a packet; ``stages``: how often the stack received it. All without the
-    last CPU, which runs the harness.
+    ``work`` by CPU, ``groups`` by group of functions, all CPUs together, ``cpu_groups`` of each
+    (none in samples of before); ``softirqs``: NET_RX ones a packet; ``stages``: how often the
+    stack received it. All without the last CPU, which runs the harness.
     """
 
     sent_per_second: float
@@ -102,11 +102,13 @@ class Sample(Window):
     stages: float
     work: tuple[float, ...]
     groups: dict[str, float]
+    cpu_groups: tuple[dict[str, float], ...] = ()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """What `dataclasses.asdict` gave, from JSON."""
-        return cls(**values | {"work": tuple(values["work"])})
+        own = {name: tuple(values.get(name, ())) for name in ("work", "cpu_groups")}
+        return cls(**values | own)
 
     @property
     def total(self) -> float:
@@ -317,8 +319,11 @@ def _account(name: str, number: int, sent: Sent, drained: Drained, counts: Count
     if not came.received:
         raise FalconError(f"not one packet came in mode {name}")
     measured = replace(counts, table=counts.table[:-1])
-    cpus = range(len(measured.table))
-    groups = stages.by_group(measured.by_name())
+    functions = [measured.by_name(cpu) for cpu in range(len(measured.table))]
+
+    def groups(counts: Mapping[str, int]) -> dict[str, float]:
+        return {name: n / came.received for name, n in stages.by_group(counts).items()}
+
     return Sample(
         mode=name,
         round=number,
@@ -328,8 +333,9 @@ def _account(name: str, number: int, sent: Sent, drained: Drained, counts: Count
         sent_per_second=sent.packets_per_second,
         softirqs=drained.softirqs / came.received,
         stages=drained.received / came.received,
-        work=tuple(stages.work(measured.by_name(cpu)) / came.received for cpu in cpus),
-        groups={group: count / came.received for group, count in groups.items()},
+        work=tuple(stages.work(counts) / came.received for counts in functions),
+        groups=groups(measured.by_name()),
+        cpu_groups=tuple(map(groups, functions)),
     )
 
 

@@ -12,6 +12,8 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -48,6 +50,8 @@ LOOKS = {
     NOT_MEASURED: ("none", "○ not measured yet"),
     NOT_MEASURABLE: ("none", "○ not measurable here"),
 }
+# A CPU with less than this part of the busiest one's work is not shown with its functions.
+LEAST_SHARE = 0.02
 NIC, STAGE, RECEIVER = "NIC", "stage CPU", "receiver"
 # The NIC's CPU, those of the stages from the one with the most work on, the receiver's.
 STAGE_COLOURS = ("#08519c", "#3182bd", "#6baed6", "#9ecae1", "#c6dbef")
@@ -147,7 +151,7 @@ def _findings(kernels: Sequence[Kernel], name: str) -> list[Finding]:
 def _section(kernel: Kernel, one: Evidence) -> Section:
     key = one.experiment.key
     by_time = one.experiment.measure == TIME
-    parts = [_by_busy_cpu(one)] if by_time else [_by_group(one), _by_cpu(one)]
+    parts = [_by_busy_cpu(one)] if by_time else [_by_group(one), _by_cpu(one), *_pipelines(one)]
     return Section(
         anchor=anchor(kernel.release, key),
         evidence=one,
@@ -238,15 +242,29 @@ def _cells(one: Evidence, point: str, mode: str, measure: Measure) -> list[str]:
 
 def work_groups(sample: Sample) -> dict[str, float]:
     """Instructions by group of functions, without those that are no work."""
+    return _of_work(sample.groups)
+
+
+def _of_work(groups: Mapping[str, float]) -> dict[str, float]:
     no_work = (stages.IDLE, stages.WAITING)
-    return {name: count for name, count in sample.groups.items() if name not in no_work}
+    return {name: count for name, count in groups.items() if name not in no_work}
 
 
 def by_role(work: Sequence[float]) -> dict[str, float]:
     """What the CPUs of NIC, stages and receiver do; of the stages the busiest first."""
-    nic, *between, receiver = work
-    ordered = enumerate(sorted(between, reverse=True), 1)
-    return {NIC: nic} | {f"{STAGE} {n}": work for n, work in ordered} | {RECEIVER: receiver}
+    return {role: work[cpu] for role, cpu in _cpus(work).items()}
+
+
+def _cpus(work: Sequence[float]) -> dict[str, int]:
+    """By role the index of the CPU."""
+    _, *between, receiver = range(len(work))
+    ordered = enumerate(sorted(between, key=lambda cpu: -work[cpu]), 1)
+    return {NIC: 0} | {f"{STAGE} {n}": cpu for n, cpu in ordered} | {RECEIVER: receiver}
+
+
+def groups_of(sample: Sample, role: str) -> dict[str, float]:
+    """Instructions by group of functions on the CPU of a role, without those that are no work."""
+    return _of_work(sample.cpu_groups[_cpus(sample.work)[role]])
 
 
 def _by_group(one: Evidence) -> Plot:
@@ -281,6 +299,44 @@ def _by_cpu(one: Evidence) -> Plot:
         "Where the instructions go: CPUs",
         _NUMBERED,
     )
+
+
+def _pipelines(one: Evidence) -> Iterator[Plot]:
+    """Of the first point what runs on which CPU, as in the paper's figure 6: a bar a CPU that has
+    some work. None of samples that do not tell.
+    """
+    point = one.points[0]
+    samples: list[Sample] = one.samples(point)
+    if not all(sample.cpu_groups for sample in samples):
+        return
+    least = LEAST_SHARE * max(sample.busiest for sample in samples)
+    values = {mode: _busy_cpus(one, point, mode, least) for mode in one.modes_at(point)}
+    yield Plot(
+        f"What runs on which CPU, {_title(one, point)}",
+        _NUMBERED,
+        plots.stacks(values, "instructions a packet", plots.GROUP_COLOURS),
+        Table(
+            "Instructions a packet",
+            ["mode", "CPU", "functions", ""],
+            [
+                [mode, role, name, f"{count:,.0f}"]
+                for mode, by_cpu in values.items()
+                for role, parts in by_cpu.items()
+                for name, count in sorted(parts.items(), key=itemgetter(1), reverse=True)
+                if count >= reports.LEAST_SHOWN
+            ],
+            heads=3,
+        ),
+    )
+
+
+def _busy_cpus(one: Evidence, point: str, mode: str, least: float) -> dict[str, dict[str, float]]:
+    """By role of a CPU its groups of functions, of CPUs with so much work."""
+    of_role = {
+        role: one.parts(point, mode, partial(groups_of, role=role))
+        for role in _cpus(one.samples(point)[0].work)
+    }
+    return {role: parts for role, parts in of_role.items() if sum(parts.values()) >= least}
 
 
 def _by_busy_cpu(one: Evidence) -> Plot:

@@ -225,6 +225,8 @@ def test_a_sample_is_of_the_packets_that_came_without_the_harness(
     assert (sample.busiest, sample.total) == (320.0, 320.0)
     assert (sample.softirqs, sample.stages) == (2.0, 3.0)
     assert sample.groups == {"idle": 1000.0, "user space": 20.0, "VXLAN": 300.0}
+    assert sample.cpu_groups == ({}, sample.groups)
+    assert Sample.from_dict(json.loads(json.dumps(asdict(sample)))) == sample
 
 
 def test_a_window_that_lost_packets_or_had_a_late_sender_is_done_again_at_its_rate(

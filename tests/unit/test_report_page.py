@@ -504,6 +504,29 @@ def test_where_nothing_tells_stages_apart_there_is_no_table_of_them(html: str) -
     assert reports.BY_STAGE not in html
 
 
+def test_functions_are_shown_on_the_cpus_that_ran_them() -> None:
+    """In the order of their work, whichever CPU that is in a round; idle ones are left out."""
+
+    def told(row: Row) -> Row:
+        of_stages = [{"VXLAN": work, "idle": 9.0} for work in row.sample.work[1:-1]]
+        by_cpu = ({"NIC driver": row.sample.work[0]}, *of_stages, {"socket": 600.0})
+        return replace(row, sample=replace(row.sample, cpu_groups=by_cpu))
+
+    rows = [told(row) for row in rows_of("19")]
+    assert page.groups_of(rows[-1].sample, "stage CPU 1") == {"VXLAN": 300.0}
+    keep(rows)
+    text = page.render(evidence.collect())
+    assert "What runs on which CPU, packet size: 16 B" in text
+    own = [row[1:] for row in Parsed(text).texts() if row[0] == "falcon" and len(row) == 4]
+    assert own == [
+        ["NIC", "NIC driver", "856"],
+        *(["stage CPU 1", "VXLAN", "300"], ["stage CPU 2", "VXLAN", "50"]),
+        ["receiver", "socket", "600"],
+    ]
+    picture = pictures(text)[-1]
+    assert "stage CPU 2" in picture and "stage CPU 4" not in picture
+
+
 def test_colours_are_of_modes_and_groups_that_there_are() -> None:
     assert set(plots.MODE_COLOURS) == set(MODES)
     assert set(plots.GROUP_COLOURS) <= set(stages.names())
