@@ -425,6 +425,7 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
     smp="CPUs of the virtual machine, or of --server that are used; default: 7.",
     accel="For figures by time: kvm, tcg (emulation: numbers, but no verdicts), or auto, the"
     " default: kvm, and where that does not work, or CPUs are too few, no such figures.",
+    again="Measure what was measured before once more; the report says how far both agree.",
     server="Measure by time on this host, over SSH, with the kernel that it runs; needs --client.",
     client="The host that sends to --server.",
     address="The server's address that is sent to; default: one in a network of both, by the"
@@ -450,6 +451,7 @@ def bench(
     smp=7,
     mem=2048,
     accel="auto",
+    again=False,
     server=None,
     client=None,
     address="",
@@ -473,7 +475,7 @@ def bench(
         names = tuple(names or DEFAULT_MODES)
         chosen = [experiments.single(loads.of(**load), names, by_time=bool(server))]
     setup = campaign.Setup(
-        Path(), "", rounds, packets, smp, mem, seconds=float(seconds), accel=accel
+        Path(), "", rounds, packets, smp, mem, seconds=float(seconds), accel=accel, again=again
     )
     setup = setup.hurried() if quick else setup
     if not server and not client:

@@ -58,7 +58,8 @@ class Setup:
 
     ``kernel`` is for emulated machines, ``kvm_kernel`` for others; ``accel`` is "auto", "kvm" or
     "tcg" and decides about measures by time, as instructions are counted under "tcg" alone.
-    With ``hosts`` there is no virtual machine: time is measured on them.
+    With ``hosts`` there is no virtual machine: time is measured on them. ``again``: what was
+    measured before is, too.
     """
 
     kernel: Path
@@ -72,6 +73,7 @@ class Setup:
     accel: str = "auto"
     kvm_kernel: Path = field(default_factory=Path)
     hosts: Pair | None = None
+    again: bool = False
 
     def hurried(self) -> Setup:
         """For a smoke of everything: few points, rounds and packets, and short windows."""
@@ -290,7 +292,9 @@ def _windows(setup: Setup, experiment: Experiment, command: str) -> int:
 
 
 def _kept(setup: Setup, experiment: Experiment, context: dict[str, Any]) -> list[Row]:
-    """The rows that were measured before under the same conditions."""
+    """The rows that were measured before under the same conditions, unless all is to be, again."""
+    if setup.again:
+        return []
     return [row for row in load(setup.release, experiment.key) if _fits(row, context)]
 
 

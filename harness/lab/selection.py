@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from harness.lab.campaign import CONDITIONS, QUICK_PACKETS, QUICK_SECONDS, Row
+from harness.lab.campaign import CONDITIONS, MOST_ROUNDS, QUICK_PACKETS, QUICK_SECONDS, Row
 from harness.lab.experiments import Experiment
 
 
@@ -23,8 +23,31 @@ def select(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
     """
     series: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        series[tuple(row.context.get(name) for name in CONDITIONS)].append(row)
+        series[_conditions(row)].append(row)
     return max((attempts(experiment, own) for own in series.values()), key=_merit, default=[])
+
+
+def _conditions(row: Row) -> tuple[Any, ...]:
+    return tuple(row.context.get(name) for name in CONDITIONS)
+
+
+def repeated(
+    experiment: Experiment, rows: Sequence[Row], shown: Sequence[Row]
+) -> dict[str, list[Row]]:
+    """By point the next best attempt, under the conditions of those ``shown`` and in the same
+    modes; none where that was cut short: a whole one has half as many rounds at least.
+    """
+    series, best = {_conditions(row) for row in shown}, {(r.point, _started(r)) for r in shown}
+    others = [r for r in rows if _conditions(r) in series and (r.point, _started(r)) not in best]
+    second = attempts(experiment, others)
+    found = {}
+    for point in {row.point for row in shown}:
+        own = [row for row in shown if row.point == point]
+        other = [row for row in second if row.point == point]
+        (modes, rounds), (other_modes, other_rounds) = _extent(own), _extent(other)
+        if other_modes == modes and MOST_ROUNDS * other_rounds >= rounds:
+            found[point] = other
+    return found
 
 
 def is_hurried(rows: Sequence[Row]) -> bool:

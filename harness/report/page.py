@@ -22,7 +22,7 @@ import jinja2
 
 from harness.errors import FalconError
 from harness.lab import rig, selection, stages, timed
-from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, claims
+from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, Point, claims
 from harness.lab.instructions import Sample, compared
 from harness.lab.loads import TcpLoad
 from harness.lab.rig import samples_of
@@ -469,6 +469,9 @@ def _notes(one: Evidence) -> Iterator[str]:
         yield f"Cut short: {', '.join(short)}."
     if uncertain := list(_uncertain(one)):
         yield f"Uncertain by so much (standard error of the ratio): {'; '.join(uncertain)}."
+    if differences := _differences(one):
+        where, most = max(differences.items(), key=itemgetter(1))
+        yield f"Measured twice: the medians of both agree within {most:.1%}, worst at {where}."
     if hidden := len(one.rows) - len(one.shown):
         yield (
             f"{hidden} more samples are not shown: of another commit, of points that were measured"
@@ -478,13 +481,35 @@ def _notes(one: Evidence) -> Iterator[str]:
 
 def _uncertain(one: Evidence) -> Iterator[str]:
     """Modes whose ratios waver too much from round to round to be told apart."""
-    counted = one.experiment.measure == INSTRUCTIONS
     for point in one.experiment.points:
-        of = compared(point.load) if counted else rig.COMPARED
+        of = _compared(one, point)
         modes = rig.wavering(one.samples(point.label), one.experiment.baseline, of)
         if modes:
             listed = ", ".join(f"{mode} {part:.0%}" for mode, part in modes.items())
             yield f"{one.experiment.axis} {point.label}: {listed}"
+
+
+def _compared(one: Evidence, point: Point) -> rig.Compared:
+    """What modes are compared by."""
+    return compared(point.load) if one.experiment.measure == INSTRUCTIONS else rig.COMPARED
+
+
+def _differences(one: Evidence) -> dict[str, float]:
+    """By point and mode how far a second attempt's median is from the one that is shown, as a part
+    of that.
+    """
+    again = selection.repeated(one.experiment, one.rows, one.shown)
+    found = {}
+    for point in one.experiment.points:
+        second = [row.sample for row in again.get(point.label, ())]
+        for mode in reports.modes_of(second):
+            medians = [
+                median(map(_compared(one, point), samples_of(samples, mode)))
+                for samples in (one.samples(point.label), second)
+            ]
+            where = f"{one.experiment.axis} {point.label}, {mode}"
+            found[where] = abs(medians[1] / medians[0] - 1)
+    return found
 
 
 def _cut_short(one: Evidence) -> Iterator[str]:

@@ -371,6 +371,15 @@ def test_what_is_complete_is_not_measured_again(monkeypatch: pytest.MonkeyPatch)
     assert len(asked) == 1
 
 
+def test_what_is_complete_is_measured_again_if_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = measuring(monkeypatch)
+    run()
+    assert len(run(replace(SETUP, again=True))) == 4
+    assert len(asked) == 2 and len(campaign.load("6.12.7", "own")) == 8
+
+
 @pytest.mark.parametrize("change", [{"rounds": 3}, {"packets": 5}, {"smp": 8}])
 def test_other_conditions_are_measured_anew(
     monkeypatch: pytest.MonkeyPatch, change: dict[str, int]

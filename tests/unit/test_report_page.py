@@ -630,6 +630,31 @@ def test_rounds_that_are_missing_of_a_point_are_said() -> None:
     assert f"Cut short: flows 2 has {ROUNDS - 1} of {ROUNDS} rounds." in text
 
 
+@pytest.mark.parametrize(
+    ("other", "is_said"),
+    [
+        ({}, True),
+        ({"rounds": 2}, True),
+        ({"rounds": 1}, False),
+        ({"commit": "fedcba", "points": 1}, False),
+        ({"qemu": None, "points": 1}, False),
+    ],
+)
+def test_how_far_two_measurements_of_the_same_agree_is_said(
+    other: dict[str, Any], is_said: bool
+) -> None:
+    keep(rows_of("5", started=LATER))
+    for row in rows_of("5", **other):
+        dearer = (row.point, row.sample.mode) == ("2", "falcon")
+        work = tuple(1.02 * cpu if dearer else cpu for cpu in row.sample.work)
+        keep([replace(row, sample=replace(row.sample, work=work))])
+    told = "Measured twice: the medians of both agree within"
+    text = page.render(evidence.collect())
+    assert (told in text) is is_said
+    if not other:
+        assert f"{told} 2.0%, worst at flows 2, falcon." in text
+
+
 def test_ratios_that_waver_are_said() -> None:
     rows = rows_of("13-time")
     slow = {row.sample.round: 2000.0 * (1 + 2 * row.sample.round) for row in rows}
