@@ -3,17 +3,19 @@
 
 In: experiments, a kernel image or two hosts. Out: a file of JSON lines an experiment in
 ``results/bench/RELEASE/``, and the `Row` objects in it. What is complete is not measured
-again, so a run that was cut short goes on where it was; samples of another commit,
+again, and of a point that was cut short whole rounds are not: a ratio is of a round, which is of
+one boot, so rounds of several boots may stand beside each other. Samples of another commit,
 another image or another number of CPUs do not count. A point that fails does not stop the others.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -178,6 +180,13 @@ class Row:
         return cls(**values | {"sample": kind.from_dict(values["sample"])})
 
 
+def attempt_of(row: Row) -> str:
+    """When the attempt at its point began that it is of: this run, or an earlier one that this one
+    goes on with.
+    """
+    return str(row.context.get("goes_on_with") or row.context["started"])
+
+
 def file_of(release: str, key: str) -> Path:
     """Where an experiment's samples are; ``key`` is `Experiment.key`."""
     return RESULTS / "bench" / release / f"figure-{key}.jsonl"
@@ -252,13 +261,14 @@ def run(
             context = context_of(setup, experiment, command)
             rows = _kept(setup, experiment, context)
             for point in experiment.chosen(setup.quick):
-                if _is_complete(experiment, rows, point, setup.rounds):
+                if _is_complete(setup, experiment, rows, point):
                     note(f"{experiment.name}, {point.label}: measured before")
                     continue
-                rows = [row for row in rows if row.point != point.label]
-                expected, came = setup.rounds * len(experiment.modes), 0
+                before = _begun(setup, experiment, rows, point)
+                rows = [row for row in rows if row.point != point.label] + before
+                expected, came = setup.rounds * len(experiment.modes) - len(before), 0
                 try:
-                    for row in _measure(setup, experiment, point, context, rigs):
+                    for row in _measure(setup, experiment, point, context, rigs, before):
                         rows.append(row)
                         came += 1
                         if came > expected:  # a round was added
@@ -283,41 +293,77 @@ def run(
 def _windows(setup: Setup, experiment: Experiment, command: str) -> int:
     """How many samples are missing."""
     rows = _kept(setup, experiment, context_of(setup, experiment, command))
-    missing = [
-        point
+    return sum(
+        setup.rounds * len(experiment.modes) - len(_begun(setup, experiment, rows, point))
         for point in experiment.chosen(setup.quick)
-        if not _is_complete(experiment, rows, point, setup.rounds)
-    ]
-    return len(missing) * setup.rounds * len(experiment.modes)
+        if not _is_complete(setup, experiment, rows, point)
+    )
 
 
 def _kept(setup: Setup, experiment: Experiment, context: dict[str, Any]) -> list[Row]:
-    """The rows that were measured before under the same conditions, unless all is to be, again."""
-    if setup.again:
-        return []
-    return [row for row in load(setup.release, experiment.key) if _fits(row, context)]
+    """The rows that were measured before under the same conditions; if all is to be again, those
+    that were measured for that.
+    """
+    rows = [row for row in load(setup.release, experiment.key) if _fits(row, context)]
+    return [row for row in rows if row.context.get("again")] if setup.again else rows
 
 
 def _fits(row: Row, context: dict[str, Any]) -> bool:
     return all(row.context.get(name) == context.get(name) for name in CONDITIONS)
 
 
-def _is_complete(experiment: Experiment, rows: Sequence[Row], point: Point, rounds: int) -> bool:
-    """Were that many rounds measured in one attempt? What two that were cut short have in common is
-    not one series.
+def _is_complete(setup: Setup, experiment: Experiment, rows: Sequence[Row], point: Point) -> bool:
+    """Were enough rounds measured in one attempt? Never, where all is to be measured again."""
+    enough = setup.rounds * len(experiment.modes)
+    found = _whole_rounds(experiment, rows, point)
+    return not setup.again and any(len(own) >= enough for own in found)
+
+
+def _begun(setup: Setup, experiment: Experiment, rows: Sequence[Row], point: Point) -> list[Row]:
+    """The whole rounds of an attempt in the same modes that was cut short, of several the one with
+    most; none if there is no such attempt, and a new one begins.
     """
-    own = [row for row in rows if row.point == point.label]
-    counted = Counter((row.context["started"], row.sample.mode) for row in own)
-    return any(
-        all(counted[started, mode] >= rounds for mode in experiment.modes)
-        for started in {row.context["started"] for row in own}
-    )
+    enough, modes = setup.rounds * len(experiment.modes), list(experiment.modes)
+    own = [
+        row
+        for row in rows
+        if row.context.get("modes") == modes and bool(row.context.get("again")) == setup.again
+    ]
+    short = [one for one in _whole_rounds(experiment, own, point) if len(one) < enough]
+    return max(short, key=len, default=[])
+
+
+def _whole_rounds(experiment: Experiment, rows: Sequence[Row], point: Point) -> list[list[Row]]:
+    """By attempt at a point the rows of rounds that have all modes, of one run each: the round in
+    which a run ended is not made whole by another.
+    """
+    rounds: dict[tuple[str, str, int], dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        if row.point == point.label and row.sample.mode in experiment.modes:
+            of_round = attempt_of(row), row.context["started"], row.sample.round
+            rounds[of_round][row.sample.mode] = row
+    found: dict[str, list[Row]] = defaultdict(list)
+    for (attempt, *_), by_mode in rounds.items():
+        if len(by_mode) == len(experiment.modes):
+            found[attempt] += by_mode.values()
+    return list(found.values())
 
 
 def _measure(
-    setup: Setup, experiment: Experiment, point: Point, context: dict[str, Any], rigs: Rigs
+    setup: Setup,
+    experiment: Experiment,
+    point: Point,
+    context: dict[str, Any],
+    rigs: Rigs,
+    before: Sequence[Row],
 ) -> Iterator[Row]:
+    """The rows that are missing after those ``before``, each as soon as it is safe on the disk."""
     config = setup.config(experiment, point)
+    if before:
+        context = context | {"goes_on_with": attempt_of(before[0])}
+        config = replace(config, before=tuple(row.sample for row in before))
+        rounds = len(before) // len(experiment.modes)
+        note(f"{experiment.name}, {point.label}: whole rounds measured before: {rounds}")
     measure = MEASURES[experiment.measure]
     path = file_of(setup.release, experiment.key)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -328,6 +374,7 @@ def _measure(
             row = Row(experiment.key, point.label, sample, context)
             file.write(row.to_json() + "\n")
             file.flush()
+            os.fsync(file.fileno())
             yield row
 
 
@@ -374,6 +421,7 @@ def context_of(setup: Setup, experiment: Experiment, command: str) -> dict[str, 
         **by_measure,
         "commit": commit(),
         "command": command,
+        **({"again": True} if setup.again else {}),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

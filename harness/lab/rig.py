@@ -70,7 +70,8 @@ class Boot:
 @dataclass(frozen=True)
 class Config(ABC):
     """``rounds`` times each mode, on a machine of ``smp`` CPUs; and up to ``most_rounds``, while
-    ratios to the ``baseline`` waver (0: no more than ``rounds``).
+    ratios to the ``baseline`` waver (0: no more than ``rounds``). ``before``: samples of whole
+    rounds that another boot had of this; they are among the rounds, and are not measured again.
     """
 
     kernel: Path
@@ -81,6 +82,7 @@ class Config(ABC):
     mem_mib: int = 2048
     most_rounds: int = 0
     baseline: str = "con"
+    before: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.mode_names:
@@ -173,13 +175,18 @@ def interleaved(
     """Round by round what ``take`` gives for its number and its modes, in the order of their turns;
     nothing for a round that is to be left out.
 
-    There are more rounds while ratios waver, and if they do at the end, that is said. Raises
-    `FalconError` if the kernel of ``rig`` complained, before that window is yielded; and if too
-    many rounds were left out.
+    There are more rounds while ratios waver, and if they do at the end, that is said. Rounds that
+    there were before count, and their numbers are not given again. Raises `FalconError` if the
+    kernel of ``rig`` complained, before that window is yielded; and if too many rounds were left
+    out.
     """
-    samples: list[W] = []
-    order = turns(config.mode_names, max(config.rounds, config.most_rounds))
+    samples: list[W] = list(config.before)
+    first = 1 + max((sample.round for sample in samples), default=-1)
+    missing = max(config.rounds, config.most_rounds) - len(samples) // len(config.mode_names)
+    order = turns(config.mode_names, first + missing)
     for number, of_round in groupby(order, itemgetter(0)):
+        if number < first:
+            continue
         enough = len(samples) >= config.rounds * len(config.mode_names)
         if enough and not wavering(samples, config.baseline, config.compared):
             break

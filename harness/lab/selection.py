@@ -10,7 +10,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from harness.lab.campaign import CONDITIONS, MOST_ROUNDS, QUICK_PACKETS, QUICK_SECONDS, Row
+from harness.lab.campaign import (
+    CONDITIONS,
+    MOST_ROUNDS,
+    QUICK_PACKETS,
+    QUICK_SECONDS,
+    Row,
+    attempt_of,
+)
 from harness.lab.experiments import Experiment
 
 
@@ -37,8 +44,8 @@ def repeated(
     """By point the next best attempt, under the conditions of those ``shown`` and in the same
     modes; none where that was cut short: a whole one has half as many rounds at least.
     """
-    series, best = {_conditions(row) for row in shown}, {(r.point, _started(r)) for r in shown}
-    others = [r for r in rows if _conditions(r) in series and (r.point, _started(r)) not in best]
+    series, best = {_conditions(row) for row in shown}, {(r.point, attempt_of(r)) for r in shown}
+    others = [r for r in rows if _conditions(r) in series and (r.point, attempt_of(r)) not in best]
     second = attempts(experiment, others)
     found = {}
     for point in {row.point for row in shown}:
@@ -71,11 +78,11 @@ def _started(row: Row) -> str:
 
 def attempts(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
     """Of each point the attempt with the most modes, of equal ones that with the most whole rounds,
-    then the newest.
+    then the newest. An attempt may be of several runs, a round is of one.
     """
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in whole(experiment, rows):
-        found[row.point, _started(row)].append(row)
+        found[row.point, attempt_of(row)].append(row)
     chosen = []
     for point in experiment.points:
         own = [(*_extent(a), at, a) for (label, at), a in found.items() if label == point.label]

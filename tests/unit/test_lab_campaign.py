@@ -301,7 +301,8 @@ class Machines:
         assert rig == config.boot
         self.asked.append(config)
         given = 0
-        for number in range(config.rounds):
+        had = {before.round for before in config.before}
+        for number in range(max(had, default=-1) + 1, config.rounds):
             for mode in config.mode_names:
                 if given == self.breaks_after and (not self.at or str(config.load) == self.at):
                     raise FalconError("the guest hung")
@@ -338,30 +339,85 @@ def run(setup: Setup = SETUP, experiment: Experiment = ONE) -> list[Row]:
     return rows
 
 
-def test_samples_survive_a_crash_and_the_point_is_measured_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    measuring(monkeypatch, breaks_after=3)
-    with pytest.raises(FalconError, match="hung"):
-        run()
-    assert len(campaign.load("6.12.7", "own")) == 3
-    asked = measuring(monkeypatch)
-    assert len(run()) == 4
-    assert len(asked) == 1
+def run_at(
+    monkeypatch: pytest.MonkeyPatch, at: str, breaks_after: int = 100, **other: Any
+) -> tuple[list[Row], list[int]]:
+    """What a run that begins at a time gives, and how many samples each of its points, if it is
+    measured, had before; no rows of a run that breaks.
+    """
+    monkeypatch.setattr(campaign, "datetime", SimpleNamespace(now=lambda _: Clock(at)))
+    asked = measuring(monkeypatch, breaks_after)
+    rows: list[Row] = []
+    try:
+        rows = run(**other)
+    except FalconError as error:
+        assert "hung" in str(error)
+    return rows, [len(config.before) for config in asked]
 
 
-def test_two_attempts_that_were_cut_short_are_no_complete_one(
+def whole_rounds(rows: list[Row]) -> list[tuple[str, int, str]]:
+    """When each row that a report shows was measured, its round and its mode."""
+    shown = selection.select(ONE, rows)
+    return [(row.context["started"], row.sample.round, row.sample.mode) for row in shown]
+
+
+def test_a_crash_loses_the_round_that_it_came_in_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    three = replace(SETUP, rounds=3)
+    assert run_at(monkeypatch, "08:00", 3, setup=three) == ([], [0])
+    assert run_at(monkeypatch, "09:00", 3, setup=three) == ([], [2])
+    assert len(campaign.load("6.12.7", "own")) == 6, "every sample is kept"
+    rows, had = run_at(monkeypatch, "10:00", setup=three)
+    assert had == [4]
+    # The sample of a round that was cut stands beside none of another boot.
+    expected = [
+        (at, number, mode)
+        for number, at in enumerate(("08:00", "09:00", "10:00"))
+        for mode in ONE.modes
+    ]
+    assert whole_rounds(rows) == expected and len(rows) == 6
+    assert whole_rounds(campaign.load("6.12.7", "own")) == expected
+    assert run_at(monkeypatch, "11:00", setup=three)[1] == [], "measured before"
+
+
+@pytest.mark.parametrize(
+    ("setup", "modes", "commit"),
+    [
+        (SETUP, ("con", "falcon"), "def"),
+        (SETUP, ("con", "rps-pipe", "falcon"), "abc"),
+        (SETUP, ("falcon",), "abc"),
+        (replace(SETUP, packets=5), ("con", "falcon"), "abc"),
+    ],
+)
+def test_rounds_of_other_conditions_or_modes_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, setup: Setup, modes: tuple[str, ...], commit: str
+) -> None:
+    run_at(monkeypatch, "08:00", 3)
+    monkeypatch.setattr(campaign, "commit", lambda: commit)
+    other = replace(ONE, modes=modes, baseline=modes[0])
+    rows, had = run_at(monkeypatch, "09:00", setup=setup, experiment=other)
+    assert had == [0] and {row.context["started"] for row in rows} == {"09:00"}
+
+
+def test_a_point_of_which_no_round_is_whole_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_at(monkeypatch, "08:00", 1)
+    rows, had = run_at(monkeypatch, "09:00")
+    assert had == [0] and "goes_on_with" not in rows[0].context
+    assert len(whole_rounds(campaign.load("6.12.7", "own"))) == 4
+
+
+def test_what_is_measured_again_goes_on_with_nothing_but_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for at in ("08:00", "09:00"):
-        monkeypatch.setattr(campaign, "datetime", SimpleNamespace(now=lambda _, at=at: Clock(at)))
-        measuring(monkeypatch, breaks_after=2)
-        with pytest.raises(FalconError, match="hung"):
-            run()
-    assert len(campaign.load("6.12.7", "own")) == 4
-    asked = measuring(monkeypatch)
-    run()
-    assert len(asked) == 1
+    again = replace(SETUP, again=True)
+    run_at(monkeypatch, "08:00", 3)
+    assert run_at(monkeypatch, "09:00", 3, setup=again)[1] == [0]
+    assert run_at(monkeypatch, "10:00")[1] == [2]
+    rows, had = run_at(monkeypatch, "11:00", setup=again)
+    assert had == [2] and [at for at, *_ in whole_rounds(rows)] == [*["09:00"] * 2, *["11:00"] * 2]
+    kept = campaign.load("6.12.7", "own")
+    (second,) = selection.repeated(ONE, kept, rows).values()
+    assert [row.context["started"] for row in second] == [*["08:00"] * 2, *["10:00"] * 2]
+    assert run_at(monkeypatch, "12:00", setup=again)[1] == [0], "both are complete"
 
 
 def test_what_is_complete_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,8 +513,9 @@ def test_a_row_after_half_a_line_is_whole(monkeypatch: pytest.MonkeyPatch) -> No
     path = campaign.file_of("6.12.7", "own")
     path.write_text(path.read_text()[:-20])
     again = run()
-    assert campaign.load("6.12.7", "own") == [*rows[:-1], *again]
-    assert path.read_text().count("\n") == len(rows) + len(again), "and no line is empty"
+    assert again[:2] == rows[:2]
+    assert campaign.load("6.12.7", "own") == [*rows[:-1], *again[2:]]
+    assert path.read_text().count("\n") == len(rows) + len(again[2:]), "and no line is empty"
 
 
 THREE = replace(

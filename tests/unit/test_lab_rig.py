@@ -137,12 +137,17 @@ class Number(Window):
 
 
 def windows(
-    rounds: int, most: int, ratio: Callable[[int], float], without: tuple[int, ...] = ()
+    rounds: int,
+    most: int,
+    ratio: Callable[[int], float],
+    without: tuple[int, ...] = (),
+    before: tuple[Number, ...] = (),
 ) -> list[tuple[int, str]]:
     """Rounds and modes that are taken if falcon is so many times con, and rounds ``without``
     samples are left out.
     """
-    config = timed.Config(Path(), UdpLoad(), ("con", "falcon"), rounds=rounds, most_rounds=most)
+    of = {"rounds": rounds, "most_rounds": most, "before": before}
+    config = timed.Config(Path(), UdpLoad(), ("con", "falcon"), **of)  # type: ignore[arg-type]
 
     def take(number: int, names: Sequence[str]) -> list[Number]:
         if number in without:
@@ -183,6 +188,29 @@ def test_ratios_that_never_agree_are_said_to_be_uncertain(
     assert len(windows(2, 5, lambda number: 1.0 + number)) == 2 * 5
     said = capsys.readouterr().err
     assert re.search(r"falcon : con is uncertain by \d\d%, after 5 rounds", said)
+
+
+@pytest.mark.parametrize(
+    ("last", "ratio", "numbers"),
+    [
+        (1, 1.5, [2]),
+        # That a round before was another one counts, too: there are as many more as ever.
+        (1, 3.0, [2, 3, 4]),
+        # Numbers of rounds that were left out are no rounds.
+        (9, 1.5, [10]),
+    ],
+)
+def test_rounds_that_there_were_before_count(last: int, ratio: float, numbers: list[int]) -> None:
+    compared = {(0, "con"): 1.0, (0, "falcon"): ratio, (last, "con"): 1.0, (last, "falcon"): 1.5}
+    before = tuple(Number(mode, n, 1, 0, 0, of) for (n, mode), of in compared.items())
+    found = windows(3, 5, lambda _: 1.5, before=before)
+    assert [number for number, _ in found] == [n for n in numbers for _ in range(2)]
+
+
+def test_what_is_missing_with_rounds_from_before_is_an_error() -> None:
+    before = tuple(Number(mode, 0, 1, 0, 0, 1.0) for mode in ("con", "falcon"))
+    with pytest.raises(FalconError, match="only 1 of 2 rounds could be measured"):
+        windows(2, 3, lambda _: 1.5, without=(1, 2), before=before)
 
 
 def test_how_uncertain_a_ratio_is() -> None:
