@@ -111,12 +111,12 @@ class Experiment:
         return tuple(p for p in self.points if not quick or p.label in self.quick)
 
 
-def _sizes(*sizes: int) -> tuple[Point, ...]:
-    return tuple(Point(f"{size} B", UdpLoad(size)) for size in sizes)
+def _sizes(*sizes: int, share: float = 0.0) -> tuple[Point, ...]:
+    return tuple(Point(f"{size} B", UdpLoad(size, share=share)) for size in sizes)
 
 
-def _flows(*counts: int) -> tuple[Point, ...]:
-    return tuple(Point(str(count), UdpLoad(16, flows=count)) for count in counts)
+def _flows(*counts: int, share: float = 0.0) -> tuple[Point, ...]:
+    return tuple(Point(str(count), UdpLoad(16, flows=count, share=share)) for count in counts)
 
 
 def _containers(*counts: int) -> tuple[Point, ...]:
@@ -313,6 +313,33 @@ TIMED = {
             about="Sent is half of what the overlay carries.",
         ),
         Experiment(
+            figure="4",
+            title="Softirqs a packet",
+            axis="packet size",
+            modes=("host", "con"),
+            baseline="host",
+            points=_sizes(16, 1024, share=0.5),
+            claims=("E6", "E7"),
+            quick=frozenset({"16 B"}),
+            measure=TIME,
+            metrics=("stages", "softirqs"),
+            about="Both modes get the same rate, half of what the overlay carries.",
+        ),
+        Experiment(
+            figure="5",
+            title="CPUs that work on so many flows",
+            axis="flows",
+            modes=("con", "falcon"),
+            baseline="con",
+            points=_flows(1, 2, 3, share=0.9),
+            claims=("E8",),
+            quick=frozenset({"2"}),
+            measure=TIME,
+            metrics=("cpus",),
+            about="Both modes get the same rate, 90 % of what the stock overlay carries. A CPU"
+            " works that is busy for a tenth as long as the busiest one.",
+        ),
+        Experiment(
             figure="9a",
             title="How busy the NIC's CPU is",
             axis="load",
@@ -339,6 +366,19 @@ TIMED = {
             quick=frozenset({"16 B"}),
             measure=TIME,
             metrics=("rate",),
+        ),
+        Experiment(
+            figure="11",
+            title="CPUs that work on one flow of three clients",
+            axis="packet size",
+            modes=("host", "con", "falcon"),
+            baseline="con",
+            points=_stress(16),
+            claims=("E11",),
+            quick=frozenset({"16 B"}),
+            measure=TIME,
+            metrics=("cpus", "rate"),
+            about="A CPU works that is busy for a tenth as long as the busiest one.",
         ),
         Experiment(
             figure="12",

@@ -120,6 +120,7 @@ class Guest:
             "packets": datagrams + segments,
             "late": sum(report.out_of_order for report in receivers) + self._late_segments(),
             "softirqs": sum(cpu.net_rx for cpu in counted),
+            "received": sum(cpu.processed for cpu in counted),
             "busy": [cpu.busy_ticks for cpu in counted],
             "idle": [cpu.idle_ticks for cpu in counted],
         }

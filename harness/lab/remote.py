@@ -57,8 +57,9 @@ class Counters:
 
     ``seconds`` of its clock; ``datagrams`` that the load's programs read; ``packets``: these, and
     segments that TCP received, where the load's programs are; ``late``: those of
-    udpflow, and TCP's segments, that came out of order; NET_RX ``softirqs``; by CPU ``busy`` and
-    ``idle`` time in ticks. Without the CPU that runs the harness.
+    udpflow, and TCP's segments, that came out of order; NET_RX ``softirqs``; how often the stack
+    ``received`` a packet, once a stage; by CPU ``busy`` and ``idle`` time in ticks. Without the CPU
+    that runs the harness.
     """
 
     seconds: float
@@ -66,6 +67,7 @@ class Counters:
     packets: int
     late: int
     softirqs: int
+    received: int
     busy: tuple[int, ...]
     idle: tuple[int, ...]
 
@@ -76,6 +78,7 @@ class Counters:
             packets=self.packets - earlier.packets,
             late=self.late - earlier.late,
             softirqs=self.softirqs - earlier.softirqs,
+            received=self.received - earlier.received,
             busy=_less(self.busy, earlier.busy),
             idle=_less(self.idle, earlier.idle),
         )

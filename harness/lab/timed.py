@@ -110,7 +110,9 @@ class Sample(Window):
     are of the whole run. Of TCP segments that clients sent again are lost, and those that came
     after a lost one are out of order, too. ``errors``: wrong answers and late ones.
     ``softirqs``: NET_RX ones a second; ``busy``: by CPU, percent of the window, without the CPU
-    that runs the harness. ``latency``: None where nothing is answered.
+    that runs the harness. ``latency``: None where nothing is answered. ``stages``: how often the
+    stack received a message, all its fragments; None where messages are no datagrams, and in
+    samples of before.
     """
 
     unit: str
@@ -120,6 +122,7 @@ class Sample(Window):
     softirqs: float
     busy: tuple[float, ...]
     latency: Latencies | None
+    stages: float | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -319,6 +322,7 @@ def _account(
         softirqs=middle.softirqs / middle.seconds,
         busy=middle.busy_percent,
         latency=done.latency,
+        stages=middle.received / max(1, middle.datagrams) if counted else None,
     )
 
 

@@ -27,6 +27,8 @@ SAME = 0.05
 MTU = 1500
 # Of the busiest CPU's work; the clock and interrupts from other CPUs are less.
 WORKER_SHARE = 0.1
+# Percent that a CPU is busy which has no time left.
+FULL = 95
 REPRODUCED, IN_PART, NOT_REPRODUCED = "reproduced", "reproduced in part", "not reproduced"
 NOT_MEASURED, NOT_MEASURABLE = "not measured", "not measurable here"
 STATES = (REPRODUCED, IN_PART, NOT_REPRODUCED, NOT_MEASURED, NOT_MEASURABLE)
@@ -108,13 +110,18 @@ def softirqs(sample: Sample) -> float:
     return sample.softirqs
 
 
-def stages(sample: Sample) -> float:
-    return sample.stages
+def stages(sample: Any) -> float:
+    """How often the stack receives a packet."""
+    found: float | None = sample.stages
+    if found is None:
+        raise LookupError("how often a packet was received was not counted")
+    return found
 
 
-def workers(sample: Sample) -> float:
+def workers(sample: Any) -> float:
     """CPUs that do a noteworthy part of the work: NIC, stages, receiving program."""
-    return sum(cpu >= WORKER_SHARE * sample.busiest for cpu in sample.work)
+    each = sample.work if isinstance(sample, Sample) else sample.busy
+    return sum(cpu >= WORKER_SHARE * max(each) for cpu in each)
 
 
 def throughput(sample: Any) -> float:
@@ -130,6 +137,11 @@ def all_work(sample: Any) -> float:
 def nic_busy(sample: timed.Sample) -> float:
     """Percent of the NIC's CPU."""
     return sample.busy[0]
+
+
+def receiver_busy(sample: timed.Sample) -> float:
+    """Percent of the CPU that the receiving program has for itself."""
+    return sample.busy[-1]
 
 
 def latency(name: str) -> Callable[[timed.Sample], float]:
@@ -324,7 +336,20 @@ def _e9(measured: Measured) -> Judged:
     if not others:
         raise LookupError(f"TCP of 4 KB alone was measured: {listed}")
     said = f"the NIC's CPU with Falcon: {listed}"
-    return heavy >= 95 and max(others) < 95, said
+    return heavy >= FULL and max(others) < FULL, said
+
+
+def _e11_timed(measured: Measured) -> Judged:
+    """What limits is the thread whose CPU has no time left."""
+    point = measured.points[0]
+    host, con, own = (measured.value(point, mode, workers) for mode in ("host", "con", "falcon"))
+    busy = {mode: measured.value(point, mode, receiver_busy) for mode in ("host", "falcon")}
+    listed = ", ".join(f"{mode}: {percent:.0f} %" for mode, percent in busy.items())
+    said = (
+        f"CPUs that work: host {host:g}, con {con:g}, Falcon {own:g}; the receiving thread's CPU,"
+        f" {listed}"
+    )
+    return con <= 3 and own == con + 2 and min(busy.values()) >= FULL, said
 
 
 def _latency_ratios(measured: Measured, point: str, mode: str, base: str) -> dict[str, float]:
@@ -491,8 +516,12 @@ JUDGES: dict[str, dict[str, Judge]] = {
         "E3": _e3,
         "E4": _e4,
         "E5": _e5,
+        "E6": _e6,
+        "E7": _e7,
+        "E8": _e8,
         "E9": _e9,
         "E10": _e10,
+        "E11": _e11_timed,
         "E12": _e12,
         "E13": _e13,
         "E14": _e14,

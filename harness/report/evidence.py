@@ -84,6 +84,7 @@ MEASURES = {
         _plain("cpus", "Busy CPUs", "percent of one CPU, all together", ",.0f", verdicts.all_work),
         _plain("nic", "The NIC's CPU", "percent busy", ",.0f", verdicts.nic_busy),
         _plain("softirqs", "Softirqs", "NET_RX softirqs a second", ",.0f", verdicts.softirqs),
+        _plain("stages", "Stages", _STAGES, ".2f", verdicts.stages),
     ),
 }
 

@@ -19,7 +19,7 @@ from harness.report.evidence import Evidence, Kernel
 
 _WINDOW = ("mode", "round", "delivered", "lost", "out_of_order")
 _COUNTED = ("sent_per_second", "softirqs", "stages", "busiest", "total")
-_TIMED = ("rate", "unit", "asked", "errors")
+_TIMED = ("rate", "unit", "asked", "errors", "stages")
 
 
 def as_csv(kernels: Sequence[Kernel]) -> str:

@@ -606,9 +606,11 @@ def by_time(
     busy: float = 50.0,
     **other: float,
 ) -> timed.Sample:
-    """``mean`` is of all percentiles, but for those in ``other``."""
+    """``mean`` is of all percentiles, but for those in ``other``; so many ``workers`` are busy."""
     names = ("mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "max_us")
-    softirqs = other.pop("softirqs", 100.0)
+    softirqs, stages = other.pop("softirqs", 100.0), other.pop("stages", None)
+    workers, receiver = int(other.pop("workers", 6)), other.pop("receiver", 20.0)
+    between = [10.0] * (workers - 2) + [1.0] * (6 - workers)
     latency = None
     if mean is not None:
         latency = Latencies(**{name: mean for name in names} | other)
@@ -623,8 +625,9 @@ def by_time(
         asked=0.0,
         errors=0,
         softirqs=softirqs,
-        busy=(busy, 10.0, 10.0, 10.0, 10.0, 20.0),
+        busy=(busy, *between, receiver),
         latency=latency,
+        stages=stages,
     )
 
 
@@ -1073,6 +1076,52 @@ def test_time_of_cpus_that_are_not_real_says_nothing(context: dict[str, Any], wh
     rows = rows_of("2-time", values, **context)
     (verdict,) = verdicts.verdicts(EXPERIMENTS["2-time"], rows)
     assert verdict.state == "not measurable here" and why in verdict.said
+
+
+@pytest.mark.parametrize(
+    ("con", "softirqs", "e6", "e7"),
+    [
+        (3.0, 360.0, "reproduced", "reproduced"),
+        (2.0, 360.0, "not reproduced", "reproduced"),
+        (3.0, 200.0, "reproduced", "not reproduced"),
+    ],
+)
+def test_softirqs_a_second_and_stages(con: float, softirqs: float, e6: str, e7: str) -> None:
+    values = {
+        ("16 B", "host"): {"stages": 1.0},
+        ("16 B", "con"): {"stages": con, "softirqs": softirqs},
+    }
+    assert states("4-time", values) == {"E6": e6, "E7": e7}
+    del values["16 B", "con"]["stages"]
+    assert states("4-time", values) == {"E6": "not measured", "E7": e7}, "a sample of before"
+
+
+@pytest.mark.parametrize(("con", "state"), [(4, "reproduced"), (5, "not reproduced")])
+def test_an_overlay_keeps_as_many_cpus_busy_as_flows(con: int, state: str) -> None:
+    values = {("2", "con"): {"workers": con}, ("2", "falcon"): {}}
+    assert states("5-time", values) == {"E8": state}
+
+
+@pytest.mark.parametrize(
+    ("con", "falcon", "host_receiver", "state"),
+    [
+        (3, 5, 97.0, "reproduced"),
+        (4, 6, 97.0, "not reproduced"),
+        (3, 4, 97.0, "not reproduced"),
+        (3, 5, 80.0, "not reproduced"),
+    ],
+)
+def test_two_cpus_more_are_busy_and_the_receiver_limits(
+    con: int, falcon: int, host_receiver: float, state: str
+) -> None:
+    values: dict[tuple[str, str], dict[str, float]] = {
+        ("16 B", "host"): {"workers": 2, "receiver": host_receiver},
+        ("16 B", "con"): {"workers": con, "receiver": 30.0},
+        ("16 B", "falcon"): {"workers": falcon, "receiver": 99.0},
+    }
+    (found,) = verdicts.verdicts(EXPERIMENTS["11-time"], rows_of("11-time", values))
+    assert found.state == state
+    assert found.said.endswith(f"thread's CPU, host: {host_receiver:.0f} %, falcon: 99 %")
 
 
 @pytest.mark.parametrize(("tcp", "state"), [(530.0, "reproduced"), (900.0, "not reproduced")])

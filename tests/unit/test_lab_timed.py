@@ -129,7 +129,8 @@ class FakeServer:
         busy = tuple(25 * self.seconds for _ in CPUS.all)
         idle = tuple(75 * self.seconds for _ in CPUS.all)
         late = self.late if self.seconds > 1 else 0
-        return Counters(self.seconds, came, came, late, 50 * self.seconds, busy, idle)
+        softirqs, received = 50 * self.seconds, 3 * came
+        return Counters(self.seconds, came, came, late, softirqs, received, busy, idle)
 
 
 class FakeClients:
@@ -191,7 +192,7 @@ def test_datagrams_are_counted_where_they_are_read(monkeypatch: pytest.MonkeyPat
     assert fake.asked == [(500.0, 4)]
     assert (sample.mode, sample.round, sample.asked, sample.unit) == ("con", 4, 500.0, "messages")
     # The window is a second of the server's clock: from its third look to its fourth.
-    assert (sample.rate, sample.softirqs) == (1000.0, 50.0)
+    assert (sample.rate, sample.softirqs, sample.stages) == (1000.0, 50.0, 3.0)
     assert sample.busy == (25.0,) * 6 and sample.cpus == 150.0
     # The whole is waited for: until nothing more is missing.
     assert (sample.delivered, sample.lost, sample.out_of_order) == (5000, -900, 3)
@@ -213,6 +214,7 @@ def test_of_answers_the_client_says_how_many_there_were(monkeypatch: pytest.Monk
     sample = timed._sample(rig, config, Run("con", 0, 0.0))
     assert (sample.rate, sample.delivered, sample.lost, sample.errors) == (350.0, 700, 8, 5)
     assert (sample.unit, sample.latency, sample.out_of_order) == ("operations", LATENCIES, 3)
+    assert sample.stages is None, "requests are not what the stack receives"
     assert sample.headline == "350 operations/s, p50 1 µs, p99 4 µs"
     assert timed.Sample.from_dict(json.loads(json.dumps(asdict(sample)))) == sample
 
@@ -586,12 +588,12 @@ def test_the_guest_counts_where_the_load_ends(
     served._host, served._cpus, served._overlay = host, CPUS, overlay
     receiver: Any = SimpleNamespace(report=lambda: SimpleNamespace(out_of_order=10))
     served._receivers = [receiver]
-    work = {cpu: CpuWork(net_rx=7, busy_ticks=cpu, idle_ticks=10) for cpu in range(7)}
+    work = {cpu: CpuWork(5, net_rx=7, busy_ticks=cpu, idle_ticks=10) for cpu in range(7)}
     monkeypatch.setattr(guest.softnet, "snapshot", lambda: Snapshot(work))
     answer = json.loads(json.dumps(served.do({"do": "counters"})))
     assert answer["seconds"] > 0
     assert (answer["datagrams"], answer["packets"]) == (datagrams, datagrams + segments)
-    assert (answer["late"], answer["softirqs"]) == (10 + 6, 6 * 7)
+    assert (answer["late"], answer["softirqs"], answer["received"]) == (10 + 6, 6 * 7, 6 * 5)
     assert answer["busy"] == [0, 1, 2, 3, 4, 5], "without the harness's CPU"
     process: Any = SimpleNamespace(ask=lambda command: answer)
     counters = remote.Server.counters(process)

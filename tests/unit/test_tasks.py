@@ -151,7 +151,7 @@ def test_bench_all_without_kvm_counts_and_names_the_rest_once(monkeypatch, campa
     assert campaigned.setup.quick and campaigned.setup.release == "6.12.7-falcon"
     told = capsys.readouterr().err
     assert told.count("there is no /dev/kvm") == 1
-    assert "figures 2, 2c, 2d, 9a, 10, 12," in told
+    assert "figures 2, 2c, 2d, 4, 5, 9a, 10, 11, 12," in told
 
 
 def test_bench_all_with_kvm_measures_all(monkeypatch, campaigned):
