@@ -148,10 +148,15 @@ def _web(load: WebLoad, ends: Sequence[Ends], _: float, seconds: int) -> Iterato
 
 
 def _senders(load: Load, ends: Sequence[Ends], rate: float) -> Iterator[tuple[int, Ends, float]]:
-    """Flow, ends and messages a second of each sender."""
-    for flow, (end, share) in enumerate(zip(ends, load.shares(rate), strict=True)):
+    """Flow, ends and messages a second of each sender. What is hot has more senders, not faster
+    ones, for there are none faster than as fast as it goes; they come last.
+    """
+    one = load.shares(rate)[-1] / load.senders
+    for flow, end in enumerate(ends):
         for _ in range(load.senders):
-            yield flow, end, share / load.senders
+            yield flow, end, one
+    for _ in range(load.more_senders):
+        yield 0, ends[0], one
 
 
 # ---- what they say --------------------------------------------------------------------------

@@ -23,7 +23,8 @@ PACKET_BYTES = 1422
 class Load:
     """``flows``, messages of ``size`` bytes each, to ``containers`` in turn.
 
-    The first flow sends ``heat`` times as many as any other: above 1 it is a hotspot.
+    The first flow sends ``heat`` times as many as any other: above 1 it is a hotspot. By time it
+    has `more_senders` for that.
     ``spread``: the receiving programs run on the stages' CPUs, too, as in the paper's busy
     system (section 6.1, figure 14); otherwise on a CPU of their own. ``senders`` clients share
     each flow, as the paper stresses one (section 6.1, figure 10).
@@ -92,6 +93,11 @@ class Load:
     def packets(self) -> int:
         """Fragments or segments that a message takes on the wire."""
         return ceil(self.size / PACKET_BYTES)
+
+    @property
+    def more_senders(self) -> int:
+        """Those that the hot flow has more than the others."""
+        return self.senders * (self.heat - 1)
 
     def shares(self, total: float) -> list[float]:
         """What of ``total`` each flow sends."""

@@ -77,8 +77,23 @@ class Config(rigs.Config):
                 f"a load by {self.load.protocol} cannot be measured by time",
                 "it ends with a number of messages",
             )
+        self._check_heat()
         if self.seconds <= 0:
             raise FalconError(f"a window of {self.seconds:g} s", "it must be longer than nothing")
+
+    def _check_heat(self) -> None:
+        """Raise `FalconError` for a hot flow that cannot be made by more senders in it."""
+        load = self.load
+        if load.heat > 1 and not load.can_share:
+            raise FalconError(
+                f"by time no flow by {load.protocol} is hotter than the others",
+                "it has one sender, which goes as fast as it can",
+            )
+        if load.senders * load.flows + load.more_senders > load.most_flows:
+            raise FalconError(
+                f"a flow {load.heat} times as hot as {load.flows - 1} others, by more senders",
+                f"1 to {load.most_flows} are possible in all",
+            )
 
     @property
     def boot(self) -> Boot:

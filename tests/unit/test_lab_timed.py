@@ -79,7 +79,15 @@ def test_a_load_crosses_the_wire(load: Load) -> None:
     assert loads.of(**json.loads(json.dumps(load.to_dict()))) == load
 
 
-@pytest.mark.parametrize("wrong", [{"load": TcpLoad()}, {"seconds": 0}, {"smp": 5}, {"rounds": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"load": TcpLoad()}, {"seconds": 0}, {"smp": 5}, {"rounds": 0}),
+        # Nothing would be hot, without a word.
+        *({"load": MemcachedLoad(550, flows=4, heat=2)}, {"load": WebLoad(64, flows=4, heat=2)}),
+        {"load": UdpLoad(flows=64, heat=66)},
+    ],
+)
 def test_configurations_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(FalconError):
         replace(Config(Path(), UdpLoad(), ("con",)), **wrong)
@@ -472,6 +480,21 @@ def test_senders_of_a_flow_share_its_port_and_its_rate(
     assert [made["flow"] for made in programs] == list(range(6)), "each has numbers of its own"
     assert {made["rate"] for made in programs} == {100.0}
     assert {made["seconds"] for made in programs} == {4}
+
+
+@pytest.mark.parametrize(("rate", "each"), [(0.0, 0.0), (500.0, 50.0)])
+def test_a_hot_flow_has_more_senders(
+    programs: list[dict[str, Any]], rate: float, each: float
+) -> None:
+    """So it is hot as fast as it goes, too."""
+    load = UdpLoad(64, flows=3, senders=2, heat=3)
+    with clients.running(load, ends_of(load), rate, 4):
+        pass
+    ports = [20_000, 20_000, 20_001, 20_001, 20_002, 20_002]
+    assert [made["source_port"] for made in programs] == [*ports, *[20_000] * 4]
+    assert [made["flow"] for made in programs] == list(range(10))
+    assert {made["rate"] for made in programs} == {each}
+    assert sum(made["rate"] for made in programs) == rate
 
 
 def test_each_flow_of_sockperf_has_a_server(programs: list[dict[str, Any]]) -> None:
