@@ -33,6 +33,9 @@ from harness.workload.udpflow import Sender
 # Answers whose latency is taken in a window, at least; a message in hundred at most is answered
 # (sockperf's own), for answers are a load, too.
 ANSWERS, REPLY_EVERY = 1000, 100
+# A flow gets hot so long after all have begun: when they have their places, and before it is looked
+# at (`harness.lab.timed.SETTLE_S`).
+HOT_AFTER_S = 0.3
 # Keys of memcached: each is stored before the time begins.
 KEYS = 1000
 WRK_THREADS = 2
@@ -97,6 +100,7 @@ def _udp(load: UdpLoad, ends: Sequence[Ends], rate: float, seconds: int) -> Iter
             size=load.size,
             rate=share,
             seconds=seconds,
+            after_s=HOT_AFTER_S if number >= load.senders * load.flows else 0,
             flow=number,
             source_port=end.source_port,
         )

@@ -454,6 +454,22 @@ TIMED = {
             about=f"At 100 % Falcon is always on. {_SPREAD}",
         ),
         Experiment(
+            figure="16",
+            title="A hotspot: one of several flows is suddenly four times as hot",
+            axis="flows",
+            modes=("con", "falcon-static", "falcon"),
+            baseline="falcon-static",
+            points=tuple(
+                Point(f"{n} UDP of 16 B", UdpLoad(16, flows=n, heat=4, share=0.7)) for n in (4, 8)
+            ),
+            claims=("E21",),
+            quick=frozenset({"4 UDP of 16 B"}),
+            measure=TIME,
+            metrics=("rate", "cpus"),
+            about="Before one is hot all flows send as much, together 70 % of what the stock"
+            f" overlay carries. {_OWN_CPU}",
+        ),
+        Experiment(
             figure="17",
             title="Web serving, an analogue: nginx and wrk instead of Elgg",
             axis="page",

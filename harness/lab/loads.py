@@ -24,13 +24,14 @@ class Load:
     """``flows``, messages of ``size`` bytes each, to ``containers`` in turn.
 
     The first flow sends ``heat`` times as many as any other: above 1 it is a hotspot. By time it
-    has `more_senders` for that.
+    has `more_senders` for that, which begin later.
     ``spread``: the receiving programs run on the stages' CPUs, too, as in the paper's busy
     system (section 6.1, figure 14); otherwise on a CPU of their own. ``senders`` clients share
     each flow, as the paper stresses one (section 6.1, figure 10).
 
     ``share`` 0 sends as fast as it goes; otherwise it is of the most that the stock overlay
-    (mode con) carries without loss, or, with ``own``, that each mode does by itself.
+    (mode con) carries without loss, or, with ``own``, that each mode does by itself, while no flow
+    is hot.
     """
 
     size: int = 16
@@ -98,6 +99,11 @@ class Load:
     def more_senders(self) -> int:
         """Those that the hot flow has more than the others."""
         return self.senders * (self.heat - 1)
+
+    @property
+    def grown(self) -> float:
+        """What all flows together send once one is hot, of what they did before."""
+        return (self.heat + self.flows - 1) / self.flows
 
     def shares(self, total: float) -> list[float]:
         """What of ``total`` each flow sends."""

@@ -209,15 +209,14 @@ def _rate(config: Config, mode: str, capacity: Callable[[str], float]) -> float:
     load = config.load
     if not load.share:
         return config.flood
-    return load.share * capacity(mode if load.own else PACER)
+    return load.share * capacity(mode if load.own else PACER) * load.grown
 
 
 def find_capacity(rig: Rig, config: Config, mode: str) -> float:
-    """Messages a second that ``mode`` carries of this load without loss (paper, section 6.1).
-
-    It is at most what comes when as much is sent as goes.
+    """Messages a second that ``mode`` carries of this load without loss (paper, section 6.1), no
+    flow being hotter than the others. It is at most what comes when as much is sent as goes.
     """
-    load = replace(config.load, share=0.0)
+    load = replace(config.load, share=0.0, heat=1)
     if isinstance(load, SockperfLoad):
         load = replace(load, latency=False)
     flood = replace(config, load=load, seconds=min(TRIAL_S, config.seconds))

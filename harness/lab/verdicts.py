@@ -27,8 +27,8 @@ SAME = 0.05
 MTU = 1500
 # Of the busiest CPU's work; the clock and interrupts from other CPUs are less.
 WORKER_SHARE = 0.1
-# Percent that a CPU is busy which has no time left.
-FULL = 95
+# Percent that a CPU is busy which has no time left, and from which on Falcon looks for another one.
+FULL, BUSY = 95, 85
 REPRODUCED, IN_PART, NOT_REPRODUCED = "reproduced", "reproduced in part", "not reproduced"
 NOT_MEASURED, NOT_MEASURABLE = "not measured", "not measurable here"
 STATES = (REPRODUCED, IN_PART, NOT_REPRODUCED, NOT_MEASURED, NOT_MEASURABLE)
@@ -142,6 +142,11 @@ def nic_busy(sample: timed.Sample) -> float:
 def receiver_busy(sample: timed.Sample) -> float:
     """Percent of the CPU that the receiving program has for itself."""
     return sample.busy[-1]
+
+
+def busiest_stage(sample: timed.Sample) -> float:
+    """Percent of the busiest of the stages' CPUs."""
+    return max(sample.busy[1:-1])
 
 
 def latency(name: str) -> Callable[[timed.Sample], float]:
@@ -452,6 +457,18 @@ def _best(gains: dict[int, float]) -> float:
     return max(gains[percent] for percent in (80, 85, 90))
 
 
+def _e21_timed(measured: Measured) -> Judged:
+    """Of points at which static hashing leaves a CPU too busy; elsewhere both do the same."""
+    busy = {p: measured.value(p, "falcon-static", busiest_stage) for p in measured.points}
+    listed = ", ".join(f"{point}: {percent:.0f} %" for point, percent in busy.items())
+    hot = [point for point, percent in busy.items() if percent >= BUSY]
+    if not hot:
+        raise LookupError(f"no CPU got busy enough for a second choice: {listed}")
+    gains = _gains(measured, "falcon", "falcon-static")
+    said = f"two choices against static hashing, whose busiest stage CPU is ({listed}): "
+    return max(gains[point] for point in hot) >= 0.18, said + _listed(gains)
+
+
 _ANALOGUE = "an analogue: nginx and wrk, no Elgg"
 
 
@@ -531,6 +548,7 @@ JUDGES: dict[str, dict[str, Judge]] = {
         "E18": _e18_timed,
         "E19": _e19,
         "E20": _e20,
+        "E21": _e21_timed,
         "E22": _e22,
         "E23": _e23,
         "E24": _e24,
@@ -548,6 +566,7 @@ UNSEEN: dict[str, dict[str, str]] = {
     },
     TIME: {
         "E9": "shares of functions, which figure 13cd has for all CPUs together",
+        "E21": "TCP, of which a flow has one sender",
         "E23": "the delay, as wrk has no target time",
     },
 }

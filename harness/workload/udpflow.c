@@ -3,7 +3,7 @@
  * udpflow: one numbered UDP flow, or the receiver of several.
  *
  *	udpflow send ADDRESS PORT [-s BYTES] [-r PACKETS_PER_SECOND] [-n PACKETS]
- *				  [-t SECONDS] [-f FLOW] [-p SOURCE_PORT] [-c CPU]
+ *				  [-t SECONDS] [-w SECONDS] [-f FLOW] [-p SOURCE_PORT] [-c CPU]
  *	udpflow recv ADDRESS PORT
  *
  * Every packet carries its flow, its number in the flow, a check word over
@@ -217,6 +217,7 @@ struct sender {
 	double rate;		/* packets a second; 0: as fast as it goes */
 	uint64_t count;		/* 0: no limit */
 	double seconds;		/* 0: no limit */
+	double wait;		/* seconds, before it begins */
 	uint32_t flow;
 	const char *source_port;	/* NULL: the kernel's choice */
 	int cpu;		/* -1: any */
@@ -308,11 +309,14 @@ static int run_sender(const struct sender *sender)
 	unsigned int batch = batch_size(sender);
 	struct endpoint to = parse_endpoint(sender->address, sender->port);
 	int fd = open_sender(sender, &to);
-	int64_t begin = now_ns(), start = begin;
-	int64_t end = sender->seconds ? begin + (int64_t)(sender->seconds * NSEC_PER_SEC) : INT64_MAX;
+	int64_t begin, start, end;
 	uint64_t sent = 0;
 	unsigned int i;
 
+	if (sender->wait)
+		sleep_until(now_ns() + (int64_t)(sender->wait * NSEC_PER_SEC));
+	begin = start = now_ns();
+	end = sender->seconds ? begin + (int64_t)(sender->seconds * NSEC_PER_SEC) : INT64_MAX;
 	if (!packets)
 		die("malloc");
 	if (sender->cpu >= 0)
@@ -540,7 +544,8 @@ static int run_receiver(const char *address, const char *port)
 static int usage(void)
 {
 	fprintf(stderr, "usage: udpflow send ADDRESS PORT [-s BYTES] [-r PACKETS_PER_SECOND]\n"
-			"                    [-n PACKETS] [-t SECONDS] [-f FLOW] [-p SOURCE_PORT] [-c CPU]\n"
+			"                    [-n PACKETS] [-t SECONDS] [-w SECONDS] [-f FLOW]\n"
+			"                    [-p SOURCE_PORT] [-c CPU]\n"
 			"       udpflow recv ADDRESS PORT\n");
 	return 2;
 }
@@ -549,7 +554,7 @@ static int parse_sender(struct sender *sender, int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "s:r:n:t:f:p:c:")) != -1) {
+	while ((option = getopt(argc, argv, "s:r:n:t:w:f:p:c:")) != -1) {
 		switch (option) {
 		case 's':
 			sender->size = strtoul(optarg, NULL, 10);
@@ -562,6 +567,9 @@ static int parse_sender(struct sender *sender, int argc, char **argv)
 			break;
 		case 't':
 			sender->seconds = strtod(optarg, NULL);
+			break;
+		case 'w':
+			sender->wait = strtod(optarg, NULL);
 			break;
 		case 'f':
 			sender->flow = strtoul(optarg, NULL, 10);
@@ -576,7 +584,7 @@ static int parse_sender(struct sender *sender, int argc, char **argv)
 			return -1;
 		}
 	}
-	if (optind != argc || sender->flow >= MAX_FLOWS || sender->rate < 0)
+	if (optind != argc || sender->flow >= MAX_FLOWS || sender->rate < 0 || sender->wait < 0)
 		return -1;
 	return sender->size < sizeof(struct header) || sender->size > MAX_SIZE ? -1 : 0;
 }

@@ -180,10 +180,10 @@ class Sender(_Program):
     """Sends numbered packets from a namespace to an address.
 
     ``size`` bytes of payload (at least 16); ``rate`` packets a second, 0 for as
-    fast as it goes; ``count`` packets or ``seconds``, 0 for no limit; ``flow`` 0
-    to 255 keeps several senders apart; ``source_port`` 0 leaves it to the kernel, and those
-    that share one in a namespace are one flow to RSS, RPS and Falcon.
-    ``cpu``: see `UdpFlow`.
+    fast as it goes; ``count`` packets or ``seconds``, 0 for no limit, of which none
+    pass in the ``after_s`` before it begins; ``flow`` 0 to 255 keeps several senders
+    apart; ``source_port`` 0 leaves it to the kernel, and those that share one in a
+    namespace are one flow to RSS, RPS and Falcon. ``cpu``: see `UdpFlow`.
     """
 
     def __init__(
@@ -195,6 +195,7 @@ class Sender(_Program):
         rate: float = 0,
         count: int = 0,
         seconds: float = 0,
+        after_s: float = 0,
         flow: int = 0,
         source_port: int = 0,
         cpu: int | None = None,
@@ -205,6 +206,7 @@ class Sender(_Program):
             "-r": rate or None,
             "-n": count or None,
             "-t": seconds or None,
+            "-w": after_s or None,
             "-f": flow,
             "-p": source_port or None,
             "-c": cpu,

@@ -395,6 +395,18 @@ def test_underloaded_all_modes_get_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     assert found == [("con", one), ("falcon", one), ("falcon", one), ("con", one)]
 
 
+def test_a_flow_gets_hot_on_top_of_what_is_carried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is carried is of as many flows, none of them hot."""
+    carrying = Carrying(monkeypatch, con=1000.0, falcon=3000.0)
+    load = UdpLoad(16, flows=4, heat=4, share=0.5)
+    config = Config(Path(), load, ("falcon",), rounds=1, baseline="falcon")
+    carried = 1500 * timed.SLOWER**2
+    assert rates(config, carrying) == [("falcon", 0.5 * carried * 7 / 4)]
+    assert carrying.runs[0][0] == UdpLoad(16, flows=4)
+    cool, hot = load.shares(0.5 * carried * 7 / 4)[1], load.shares(0.5 * carried * 7 / 4)[0]
+    assert (cool, hot) == (0.5 * carried / 4, 4 * 0.5 * carried / 4)
+
+
 def test_fixed_rates_are_those_of_the_stock_overlay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the ratios are to, and whether it is compared or not."""
     carrying = Carrying(monkeypatch, con=1000.0, host=9000.0)
@@ -494,6 +506,9 @@ def test_a_hot_flow_has_more_senders(
     assert [made["source_port"] for made in programs] == [*ports, *[20_000] * 4]
     assert [made["flow"] for made in programs] == list(range(10))
     assert {made["rate"] for made in programs} == {each}
+    # On the fly: it is hot when all flows have their places, and before it is looked at.
+    assert [made["after_s"] for made in programs] == [*[0] * 6, *[clients.HOT_AFTER_S] * 4]
+    assert clients.HOT_AFTER_S < timed.SETTLE_S
     assert sum(made["rate"] for made in programs) == rate
 
 
@@ -664,6 +679,7 @@ def overlay() -> Iterator[Rig]:
     "load",
     [
         UdpLoad(64, flows=2, containers=2, senders=2, spread=True),
+        UdpLoad(64, flows=2, heat=3),
         SockperfUdpLoad(16),
         SockperfTcpLoad(65_507, flows=2, containers=2),
         MemcachedLoad(550, flows=4, clients=2, spread=True),

@@ -276,7 +276,7 @@ def test_what_was_not_measured_is_told_apart_from_what_has_no_whole_round() -> N
     keep(rows_of("19")[:2])
     said = {f.verdict.claim.name: (f.state, f.verdict.said) for f in the_kernel().findings}
     yet = "not measured on this kernel yet"
-    assert said["E21"] == (NOT_MEASURED, f"figure 16: {yet}")
+    assert said["E21"] == (NOT_MEASURED, f"figure 16: {yet}; figure 16, by time: {yet}")
     assert said["E12"] == (NOT_MEASURED, f"figure 12, by time: {yet}")
     assert said["E10"] == (NOT_MEASURED, f"figure 10: {yet}; figure 10, by time: {yet}")
     assert said["E25"][1].startswith("figure 19: no round is whole; ")

@@ -80,6 +80,20 @@ def test_rate_is_kept(here: Endpoint, port: int) -> None:
         assert sender.wait().seconds >= 0.9
 
 
+def test_a_sender_begins_later(here: Endpoint, port: int) -> None:
+    began = time.monotonic()
+    with Sender(here.namespace, IP, count=1, rate=1000, after_s=0.5, port=port) as sender:
+        sent = sender.wait()
+    assert time.monotonic() - began >= 0.5
+    assert sent.sent == 1 and sent.seconds < 0.5, "waiting is no sending"
+
+
+def test_a_sender_that_waits_can_be_ended(here: Endpoint, port: int) -> None:
+    with Sender(here.namespace, IP, after_s=60, port=port) as sender:
+        time.sleep(0.2)  # until it hears signals
+        assert sender.stop().sent == 0
+
+
 def test_untouched_packets_are_intact(here: Endpoint, port: int, packets: list[bytes]) -> None:
     assert {len(packet) for packet in packets} == {53}
     assert deliver(here, port, packets).is_intact
