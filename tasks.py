@@ -409,7 +409,8 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
 
 @task
 @options(
-    figure="Figures of the paper, by commas; without it the load that is given below.",
+    figure="Figures of the paper, by commas: 13 is all of it, 13cd a part, and 13-time or"
+    " 13cd-instructions one by that measure; without it the load that is given below.",
     all="All figures that can be measured here; the others are named, with the reason.",
     quick="Few points, rounds and packets, short windows: a smoke.",
     modes="Modes to compare, by commas; of a figure those that it has, with its baseline, default:"
@@ -503,7 +504,8 @@ def _figures(figure, names, load):
     if figure == "all":
         chosen = list(experiments.EXPERIMENTS.values())
     else:
-        chosen = [one for name in figure.split(",") for one in experiments.named(name)]
+        named = (one for name in figure.split(",") for one in experiments.named(name))
+        chosen = list({one.key: one for one in named}.values())
     if not names:
         return chosen
     if told := experiments.left_out(chosen, names):

@@ -9,6 +9,7 @@ are both.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -556,8 +557,14 @@ def single(load: Load, modes: tuple[str, ...], by_time: bool = False) -> Experim
 
 
 def named(figure: str) -> tuple[Experiment, ...]:
-    """The experiments of a figure ("13"), or the one with this key ("13-time")."""
-    found = tuple(e for e in EXPERIMENTS.values() if figure in (e.figure, e.key))
+    """The experiments of a whole figure ("13" is "13cd", too) or of a part ("13cd"), by either
+    measure; or the one that is called so, by one of them ("13-time", "13cd-instructions").
+    """
+    found = tuple(
+        one
+        for one in EXPERIMENTS.values()
+        if figure in (one.figure, f"{one.figure}-{one.measure}", *re.findall(r"^\d+", one.figure))
+    )
     if not found:
         figures = dict.fromkeys(experiment.figure for experiment in EXPERIMENTS.values())
         raise FalconError(

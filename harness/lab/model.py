@@ -248,7 +248,7 @@ def check(fed: Fed) -> list[Check]:
         raise FalconError(
             f"nothing was measured with {fed.size} B on Linux {fed.release} to check against",
             "but one flow, which the model is fed with",
-            "run: ./inv bench --figure 13,14",
+            "run: ./inv bench --figure 13-instructions,14",
         )
     return found
 

@@ -93,9 +93,25 @@ def test_every_judge_has_an_experiment(defined: dict[str, Experiment], measure: 
 
 
 def test_a_figure_may_have_both_measures() -> None:
-    assert experiments.named("13") == (COUNTED["13"], TIMED["13-time"])
+    assert experiments.named("14") == (COUNTED["14"], TIMED["14-time"])
     assert experiments.named("13-time") == (TIMED["13-time"],)
     assert experiments.named("12") == (TIMED["12-time"],)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("2", ["2", "2-time", "2c-time", "2d-time"]),
+        ("2c", ["2c-time"]),
+        ("9", ["9a-time"]),
+        ("13", ["13", "13cd", "13-time", "13cd-time"]),
+        ("13cd", ["13cd", "13cd-time"]),
+        ("13-instructions", ["13"]),
+        ("13cd-time", ["13cd-time"]),
+    ],
+)
+def test_a_figure_has_its_parts(name: str, keys: list[str]) -> None:
+    assert [experiment.key for experiment in experiments.named(name)] == keys
 
 
 @pytest.mark.parametrize(
@@ -114,6 +130,8 @@ def test_loads_by_different_protocols_are_different_points() -> None:
 def test_a_figure_that_is_not_there() -> None:
     with pytest.raises(FalconError, match=r"no experiment for figure 99.*10.*18"):
         experiments.named("99")
+    with pytest.raises(FalconError, match="no experiment for figure 1: there"):
+        experiments.named("1")  # is not the beginning of 10
 
 
 def test_a_hurried_setup_measures_little() -> None:

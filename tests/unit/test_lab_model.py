@@ -206,7 +206,7 @@ def test_points_it_was_fed_with_are_no_check_nor_are_other_messages_and_protocol
     measured("10", "1024 B", con())
     for figure, point in (("4", "16 B"), ("13", "1"), ("16", "4 UDP of 16 B"), ("19", "16 B")):
         measured(figure, point, con())  # the same one flow, and one that is hot
-    with pytest.raises(FalconError, match=r"nothing was measured with 16 B.*13,14"):
+    with pytest.raises(FalconError, match=r"nothing was measured with 16 B.*13-instructions,14"):
         model.check(found)
     measured("14", "2", con())
     assert {(check.figure, check.point) for check in model.check(found)} == {("14", "2")}

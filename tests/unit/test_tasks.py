@@ -171,6 +171,11 @@ def test_emulated_time_is_measured_when_it_is_named(monkeypatch, campaigned):
     assert campaigned.images == ["tcg"] and campaigned.setup.seconds == 3.0
 
 
+def test_a_figure_that_is_named_twice_is_measured_once(monkeypatch, campaigned):
+    assert run_task(monkeypatch, "bench", "--figure", "13,13cd,13-instructions") == 0
+    assert campaigned.keys == ["13", "13cd"]
+
+
 def test_figures_in_some_of_their_modes(monkeypatch, campaigned, capsys):
     words = ("--figure", "10,13cd,2", "--modes", "falcon,rps-pipe")
     assert run_task(monkeypatch, "bench", *words) == 0
