@@ -583,7 +583,7 @@ def _measure(setup, experiments):
     to="Directory for the page, report.json and samples.csv; default: results/report.",
 )
 def report(_c, kernel=None, to=None):
-    """Put what bench measured of the paper's figures on one HTML page; prints where it is.
+    """Put what bench measured on one HTML page; prints where it is.
 
     Plots beside the paper's claims, a verdict on each claim, and where each number
     comes from. The page needs no network; the samples are beside it as CSV and JSON.

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.errors import FalconError
+from harness.lab import loads
 from harness.lab.loads import (
     COUNTABLE,
     Load,
@@ -29,6 +30,8 @@ from harness.lab.loads import (
 )
 
 INSTRUCTIONS, TIME = "instructions", "time"
+# Stands where a figure's number does.
+OWN = "own"
 _CLAIMS = Path(__file__).with_name("claims.toml")
 
 
@@ -95,7 +98,8 @@ class Experiment:
     @property
     def name(self) -> str:
         """For people."""
-        return f"figure {self.figure}" + (", by time" if self.measure == TIME else "")
+        what = "a load of one's own" if self.figure.startswith(OWN) else f"figure {self.figure}"
+        return what + (", by time" if self.measure == TIME else "")
 
     @property
     def programs(self) -> tuple[str, ...]:
@@ -535,15 +539,29 @@ def left_out(chosen: Iterable[Experiment], names: Sequence[str]) -> str:
     return told and f"modes that a figure does not have are not measured: {told}"
 
 
+_LABEL = "{}, {} B, {} flows, {} containers"
+
+
+def load_of(label: str) -> Load:
+    """The load of which `single` made a point with this label; raises `FalconError` if that is
+    none.
+    """
+    found = re.fullmatch(_LABEL.format(r"([\w-]+)", *[r"(\d+)"] * 3), label)
+    if not found:
+        raise FalconError(f"there is no load {label}")
+    size, flows, containers = map(int, found.groups()[1:])
+    return loads.of(found[1], size=size, flows=flows, containers=containers)
+
+
 def single(load: Load, modes: tuple[str, ...], by_time: bool = False) -> Experiment:
     """No figure of the paper's: one load, the first of the modes as the baseline.
 
     By instructions if they can be counted of it, otherwise, or if it is to be, ``by_time``.
     """
     counted = isinstance(load, COUNTABLE) and not by_time
-    label = f"{load.protocol}, {load.size} B, {load.flows} flows, {load.containers} containers"
+    label = _LABEL.format(load.protocol, load.size, load.flows, load.containers)
     return Experiment(
-        figure="own",
+        figure=OWN,
         title=str(load),
         axis="load",
         modes=modes,

@@ -7,21 +7,23 @@ that plots, tables and files show alike, and a `Finding` on each claim.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
+from harness.console import note
 from harness.errors import FalconError
-from harness.lab import campaign, goals, selection, timed, verdicts
+from harness.lab import campaign, experiments, goals, selection, timed, verdicts
 from harness.lab.campaign import Row
-from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, TIME, Experiment, claims
+from harness.lab.experiments import EXPERIMENTS, INSTRUCTIONS, OWN, TIME, Experiment, claims
 from harness.lab.goals import Outcome
 from harness.lab.rig import LEAST_CPUS, samples_of
 from harness.lab.verdicts import NOT_MEASURABLE, NOT_MEASURED, Verdict
 from harness.machine import accel
+from harness.overlay.modes import MODES
 from harness.report import instructions
 from harness.report.interleaved import Spread
 
@@ -187,7 +189,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel release, the evidence on every figure, and a finding on every claim at least."""
+    """A kernel release, the evidence on every figure and on loads of one's own, by key, and a
+    finding on every claim at least.
+    """
 
     release: str
     figures: dict[str, Evidence]
@@ -218,7 +222,7 @@ def collect(line: str | None = None) -> list[Kernel]:
     if not measured:
         raise FalconError(
             f"there is nothing to report{f' of Linux {line}' if line else ''}",
-            "no figure of the paper has been measured yet",
+            "no figure of the paper and no load of one's own has been measured yet",
             f"run ./inv bench --all{f' --kernel {line}' if line else ''}",
         )
     return measured
@@ -229,7 +233,30 @@ def _kernel(release: str) -> Kernel:
     for key, experiment in EXPERIMENTS.items():
         rows = campaign.load(release, key)
         figures[key] = Evidence(experiment, rows, selection.select(experiment, rows))
+    figures |= {one.experiment.key: one for one in _own(release)}
     return Kernel(release, figures, tuple(_findings(release, figures)))
+
+
+def _own(release: str) -> Iterator[Evidence]:
+    """Loads of one's own: each is an experiment without claims, whose ratios are to the first of
+    the modes that were named with it. Numbered by the order in which they were first measured.
+    """
+    loads: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for measure, key in ((INSTRUCTIONS, OWN), (TIME, f"{OWN}-{TIME}")):
+        for row in campaign.load(release, key):
+            if names := row.context.get("modes"):  # samples of before do not tell
+                loads[measure, row.point, names[0]].append(row)
+    for number, ((measure, label, baseline), rows) in enumerate(loads.items(), 1):
+        try:
+            load = experiments.load_of(label)
+        except FalconError as error:
+            note(f"{error}; its samples are left out")
+            continue
+        named = {mode for row in rows for mode in row.context["modes"]} - {baseline}
+        modes = (baseline, *(mode for mode in MODES if mode in named))
+        one = experiments.single(load, modes, by_time=measure == TIME)
+        one = replace(one, figure=f"{OWN}-{number}")
+        yield Evidence(one, rows, selection.select(one, rows))
 
 
 def _findings(release: str, figures: dict[str, Evidence]) -> Iterator[Finding]:

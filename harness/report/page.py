@@ -80,7 +80,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A measured figure as the page shows it; ``anchor`` is its id there."""
+    """A measured figure or load as the page shows it; ``anchor`` is its id there."""
 
     anchor: str
     evidence: Evidence

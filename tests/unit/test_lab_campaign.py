@@ -121,6 +121,16 @@ def test_a_load_of_ones_own(load: UdpLoad, measure: str) -> None:
     assert experiments.single(load, ("con", "falcon")).measure == measure
 
 
+@pytest.mark.parametrize(
+    "load", [UdpLoad(64, flows=2, containers=2), TcpLoad(4096), MemcachedLoad(550, flows=100)]
+)
+def test_a_point_tells_its_load(load: UdpLoad) -> None:
+    (point,) = experiments.single(load, ("con",)).points
+    assert experiments.load_of(point.label) == load
+    with pytest.raises(FalconError, match="there is no load 16 B"):
+        experiments.load_of("16 B")
+
+
 def test_loads_by_different_protocols_are_different_points() -> None:
     """Or the one was said to be measured when the other was."""
     points = [experiments.single(load(64), ("con",)).points for load in (UdpLoad, TcpLoad)]

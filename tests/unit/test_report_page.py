@@ -24,6 +24,7 @@ from harness.lab import campaign, experiments, selection, stages, timed
 from harness.lab.campaign import Row
 from harness.lab.experiments import COUNTED, EXPERIMENTS, INSTRUCTIONS, TIME, TIMED
 from harness.lab.instructions import Sample
+from harness.lab.loads import Load, MemcachedLoad, TcpLoad, UdpLoad
 from harness.lab.verdicts import IN_PART, NOT_MEASURABLE, NOT_MEASURED, STATES
 from harness.machine import accel
 from harness.overlay.modes import MODES
@@ -326,6 +327,62 @@ def test_the_newest_kernel_comes_first_and_one_line_can_be_chosen() -> None:
     releases = [kernel.release for kernel in evidence.collect()]
     assert releases == ["6.12.117-falcon", "6.12.9-falcon", "6.1.192-falcon", "5.4.286-falcon"]
     assert [kernel.release for kernel in evidence.collect("6.1")] == ["6.1.192-falcon"]
+
+
+# ---- loads of one's own -------------------------------------------------------------------------
+
+
+def own_rows(load: Load, *modes: str, by_time: bool = False, **context: Any) -> list[Row]:
+    """As `bench` keeps them of a load that is none of the paper's."""
+    one = experiments.single(load, modes, by_time)
+    made, origin = (sample_by_time, BY_TIME) if one.measure == TIME else (sample, CONTEXT)
+    context = origin | {"modes": list(modes)} | context
+    (point,) = one.points
+    return [
+        Row(one.key, point.label, made(mode, number), context)
+        for number in range(ROUNDS)
+        for mode in modes
+    ]
+
+
+def test_loads_of_ones_own_are_reported_without_claims(tmp_path: Path) -> None:
+    """Each in a section; of other commits and to other baselines, too."""
+    keep(own_rows(UdpLoad(64, flows=2), "con", "falcon"))
+    keep(own_rows(TcpLoad(4096), "falcon", "con", commit="fedcba"))
+    keep(own_rows(TcpLoad(4096), "con", "falcon"))
+    keep(own_rows(MemcachedLoad(550, flows=4), "con", "falcon"))
+    kernel = the_kernel()
+    assert [one.experiment.key for one in kernel.measured] == [
+        *("own-1", "own-2", "own-3", "own-4-time")
+    ]
+    assert [one.experiment.baseline for one in kernel.measured] == ["con", "falcon", "con", "con"]
+    assert len(kernel.findings) == 26 and not any(f.figure for f in kernel.findings)
+    written = page.write([kernel], tmp_path)
+    text = unescape(written.read_text())
+    assert "A load of one's own: 2 UDP flows of 64 bytes a message to a container" in text
+    assert "A load of one's own, by time: 4 MEMCACHED flows" in text
+    assert "What the paper claims" not in text
+    ids = Parsed(text).values("id")
+    assert f"linux-{RELEASE}-figure-own-4-time" in ids and len(ids) == len(set(ids))
+    data = json.loads(written.with_name("report.json").read_text())
+    assert len(data["samples"]) == 4 * 2 * ROUNDS and all(row["shown"] for row in data["samples"])
+    falcon = next(n for n in data["numbers"] if (n["figure"], n["mode"]) == ("own-1", "falcon"))
+    assert falcon["capacity"]["ratio"]["median"] > 1
+
+
+def test_a_load_of_ones_own_in_more_modes_is_the_better_attempt() -> None:
+    keep(own_rows(UdpLoad(64), "con", "falcon", started=LATER))
+    whole = own_rows(UdpLoad(64), "con", "rps-pipe", "falcon")
+    keep(whole)
+    (one,) = the_kernel().measured
+    assert one.shown == whole and one.modes == ["con", "rps-pipe", "falcon"]
+
+
+def test_a_load_that_is_not_known_stops_no_report(capsys: pytest.CaptureFixture[str]) -> None:
+    keep(rows_of("4"))
+    keep([replace(row, point="a load of before") for row in own_rows(UdpLoad(64), "con")])
+    assert [one.experiment.key for one in the_kernel().measured] == ["4"]
+    assert "there is no load a load of before; its samples are left out" in capsys.readouterr().err
 
 
 # ---- the page -----------------------------------------------------------------------------------
