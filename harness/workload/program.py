@@ -24,7 +24,7 @@ from harness.closing import Closing
 from harness.errors import FalconError
 from harness.overlay.cpus import format_cpu_list
 from harness.overlay.netns import Namespace
-from harness.workload.udpflow import Endpoint
+from harness.workload.udpflow import Endpoint, not_listening
 
 LISTENING_WITHIN_S = 60.0
 STOPPED_WITHIN_S = 10.0
@@ -114,9 +114,7 @@ class Program(Closing):
         try:
             while not self._listens(at, port, protocol):
                 if self._ends_within(POLL_S) or time.monotonic() > deadline:
-                    raise FalconError(
-                        f"{self.name} does not listen at {at.ip}, port {port}", self.last_words()
-                    )
+                    raise not_listening(self.name, at, port, self.last_words())
         except BaseException:
             self.close()
             raise

@@ -74,6 +74,12 @@ class Endpoint:
         return cls(host.at(container), host.address(container).ip)
 
 
+def not_listening(name: str, at: Endpoint, port: int, why: str) -> FalconError:
+    """What a program that does not come to listen is told by."""
+    todo = "stop what has that port, or take another load" if "in use" in why else ""
+    return FalconError(f"{name} does not listen at {at.ip}, port {port}", why.strip(), todo)
+
+
 @dataclass(frozen=True)
 class Sent:
     """A finished sender's report."""
@@ -232,7 +238,10 @@ class Receiver(_Program):
 
     def __init__(self, at: Endpoint, *, cpu: int | None = None, port: int = PORT):
         super().__init__(at.namespace, "recv", at.ip, port)
-        self._next_report()
+        try:
+            self._next_report()
+        except FalconError as error:
+            raise not_listening("udpflow", at, port, error.why) from None
         if cpu is not None:
             os.sched_setaffinity(self._process.pid, {cpu})
 
