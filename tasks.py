@@ -431,6 +431,8 @@ def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, a
     client="The host that sends to --server.",
     address="The server's address that is sent to; default: one in a network of both, by the"
     " fastest card.",
+    vni="Measure the VXLAN overlay with this VNI, Docker's for one, which runs on --server and"
+    " --client already, between its containers; default: one of our own is built.",
 )
 def bench(
     _c,
@@ -456,6 +458,7 @@ def bench(
     server=None,
     client=None,
     address="",
+    vni=0,
     ask_password=False,
 ):
     """Compare modes by the instructions a packet costs, and with KVM by time.
@@ -479,7 +482,7 @@ def bench(
         Path(), "", rounds, packets, smp, mem, seconds=float(seconds), accel=accel, again=again
     )
     setup = setup.hurried() if quick else setup
-    if not server and not client:
+    if not server and not client and not vni:
         _bench(setup, chosen, (kernel, source, git, rev))
         return
     if source or git or rev or accel != "auto":
@@ -487,7 +490,8 @@ def bench(
             "hosts are measured with the kernel that they run",
             todo="leave --source, --git, --rev and --accel out",
         )
-    _bench_hosts(setup, chosen, server, client, _access(ask_password), address)
+    where = {"address": address, "vni": vni}
+    _bench_hosts(setup, chosen, server, client, _access(ask_password), where)
 
 
 def _figures(figure, names, load):
@@ -513,8 +517,10 @@ def _figures(figure, names, load):
     return [one.among(names) for one in chosen]
 
 
-def _bench_hosts(setup, chosen, server, client, access, address):
-    """Measure what can be of ``chosen`` on two hosts, and show it."""
+def _bench_hosts(setup, chosen, server, client, access, where):
+    """Measure what can be of ``chosen`` on two hosts, and show it; ``where`` of them: `pair.look`'s
+    address and vni.
+    """
     from harness.lab import pair
     from harness.machine.ssh import SshMachine
 
@@ -526,7 +532,7 @@ def _bench_hosts(setup, chosen, server, client, access, address):
     programs = list(dict.fromkeys(name for one in chosen for name in one.programs))
     with SshMachine(server, access) as one, SshMachine(client, access) as other:
         sites = (pair.Site(server, one), pair.Site(client, other))
-        hosts = pair.look(*sites, programs, setup.smp, address)
+        hosts = pair.look(*sites, programs, setup.smp, **where)
         setup = replace(setup, hosts=hosts, release=hosts.release, smp=hosts.smp)
         _measure(setup, _measurable(setup, chosen))
 

@@ -125,8 +125,7 @@ class Setup:
         real = timed.host_cpus()
         return f"--smp {real} has fewer; {anyway}" if real >= rig.LEAST_CPUS else anyway
 
-    @staticmethod
-    def _obstacle_on(hosts: Pair, experiment: Experiment) -> str:
+    def _obstacle_on(self, hosts: Pair, experiment: Experiment) -> str:
         """As `obstacle`, of an experiment that is `possible`."""
         if experiment.measure == INSTRUCTIONS:
             return "instructions are counted on emulated CPUs; on hosts time is measured"
@@ -134,7 +133,8 @@ class Setup:
             return f"{hosts.server.name} has no Falcon, and {experiment.baseline} is the baseline"
         if len(experiment.modes) < 2:
             return f"{hosts.server.name} has no Falcon to compare {experiment.baseline} with"
-        return hosts.lack(experiment.programs)
+        most = max((point.load.containers for point in experiment.chosen(self.quick)), default=0)
+        return hosts.lack_of_containers(most) or hosts.lack(experiment.programs)
 
     def config(self, experiment: Experiment, point: Point) -> rig.Config:
         """What is measured of a point."""

@@ -33,7 +33,8 @@ from harness.overlay import falcon, irq, modes, snmp, softnet
 from harness.overlay.cpus import CpuPlan, present_cpus
 from harness.overlay.keeper import Keeper
 from harness.overlay.plan import SERVER, Plan
-from harness.overlay.topology import Host, nic_server, real_host
+from harness.overlay.running import on_this_machine
+from harness.overlay.topology import Host, nic_server
 from harness.workload import udpflow
 from harness.workload.udpflow import Received, Receiver
 
@@ -164,10 +165,12 @@ def answers(setting: Fields, commands: Iterator[str]) -> Iterator[str]:
         if "device" in setting:
             cpus = CpuPlan.from_json(setting["cpus"])
             os.sched_setaffinity(0, {setting["own"]})
-            host = opened.enter_context(real_host(plan, SERVER, setting["device"]))
-            # Before anything of the host's own is changed. It puts that back if we cannot.
+            host = opened.enter_context(on_this_machine(plan, SERVER, setting["device"]))
+            # Before anything that is not ours is changed. They put that back if we cannot.
             files = [*modes.own_files(host), *irq.affinities(host.namespace, host.nic)]
             opened.enter_context(Keeper(files))
+            for namespace, masks in modes.overlay_files(host) if plan.running else ():
+                opened.enter_context(Keeper(masks, namespace))
         else:
             present = present_cpus()
             cpus = cpu_plan(present)
@@ -175,7 +178,8 @@ def answers(setting: Fields, commands: Iterator[str]) -> Iterator[str]:
             host = opened.enter_context(nic_server(plan))
         irq.pin(host.namespace, host.nic, cpus.nic)
         guest = Guest(host, cpus, opened)
-        yield from dialogue.answers({"cpus": asdict(cpus)}, guest.do, commands)
+        ready = {"cpus": asdict(cpus), "sinks": host.plan.sinks}
+        yield from dialogue.answers(ready, guest.do, commands)
 
 
 if __name__ == "__main__":

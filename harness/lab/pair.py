@@ -19,7 +19,7 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness import tools
@@ -68,7 +68,8 @@ class Facts:
 @dataclass(frozen=True)
 class Wire:
     """The way from the client to the server: addresses, devices, the smaller MTU; ``cpus`` of the
-    server in the order in which they are used.
+    server in the order in which they are used. ``vni``: of an overlay that runs over it already, 0
+    for one of ours.
     """
 
     client_ip: str
@@ -77,6 +78,7 @@ class Wire:
     server_device: str
     mtu: int
     cpus: tuple[int, ...]
+    vni: int = 0
 
     def plan(self, containers: int) -> Plan:
         """An overlay over it."""
@@ -87,18 +89,21 @@ class Wire:
             mtu=self.mtu,
             client_ip=self.client_ip,
             server_ip=self.server_ip,
+            running=self.vni,
         )
 
     def __str__(self) -> str:
         return (
             f"{self.client_ip} ({self.client_device}) to {self.server_ip} ({self.server_device}),"
-            f" MTU {self.mtu}"
+            f" MTU {self.mtu}" + (f", the overlay {self.vni} that runs there" if self.vni else "")
         )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two hosts that were looked at. ``smp``: CPUs of the server that are used."""
+    """Two hosts that were looked at. ``smp``: CPUs of the server that are used. ``containers``: how
+    many run on it, where the overlay is not ours; else 0.
+    """
 
     server: Site
     client: Site
@@ -106,6 +111,7 @@ class Pair:
     client_facts: Facts
     wire: Wire
     smp: int
+    containers: int = 0
 
     @property
     def release(self) -> str:
@@ -115,6 +121,15 @@ class Pair:
     @property
     def has_falcon(self) -> bool:
         return self.server_facts.falcon
+
+    def lack_of_containers(self, load: int) -> str:
+        """That a load to so many containers cannot be; "" if it can."""
+        if not self.containers or load <= self.containers:
+            return ""
+        return (
+            f"{self.server.name} runs {self.containers} containers of the overlay {self.wire.vni},"
+            f" and the load goes to {load}"
+        )
 
     def lack(self, programs: Sequence[str]) -> str:
         """Which of the ``programs`` is missing where, and how to get it; "" if none is."""
@@ -158,7 +173,8 @@ class Pair:
             server = stack.enter_context(Server(start, self.server.name))
             setting = {"device": self.wire.client_device}
             start = _starter(self.client, "harness.lab.sender", plan, setting, stack)
-            rig = Rig(server, stack.enter_context(Sender(start, self.client.name)), plan)
+            client = stack.enter_context(Sender(start, self.client.name))
+            rig = Rig(server, client, replace(plan, sinks=tuple(server.ready["sinks"])))
             self._see_that_they_talk(rig)
             yield rig
 
@@ -209,11 +225,19 @@ def _package(program: str) -> str:
 # ---- looking -----------------------------------------------------------------------------------
 
 
-def look(server: Site, client: Site, programs: Sequence[str], smp: int, address: str = "") -> Pair:
+def look(
+    server: Site,
+    client: Site,
+    programs: Sequence[str],
+    smp: int,
+    address: str = "",
+    vni: int = 0,
+) -> Pair:
     """See what the hosts are; raise `FalconError` if nothing can be measured on them.
 
     ``programs`` that loads may need; ``smp`` CPUs of the server at most; ``address`` of the
-    server that packets are sent to, "" for the best there is.
+    server that packets are sent to, "" for the best there is; ``vni`` of an overlay that runs on
+    both, 0 for one of ours.
     """
     with ExitStack() as opened:
         there = {site.name: _payload(site, opened) for site in (server, client)}
@@ -233,7 +257,11 @@ def look(server: Site, client: Site, programs: Sequence[str], smp: int, address:
                 f"it has {', '.join(known) or 'none'}",
             )
         found = ask(client, {"to": [address] if address else list(known)})["ways"]
-    wire = _best([_wire(way, known[way["to"]]) for way in _preferred(found, known)], server, client)
+        runs = [ask(site, {"vni": vni}) for site in (server, client)] if vni else []
+    wires = [_wire(way, known[way["to"]]) for way in _preferred(found, known)]
+    if vni:
+        wires = _under(vni, wires, *(one["device"] for one in runs))
+    wire = _best(wires, server, client)
     note(f"{client.name} sends to {server.name}: {wire}")
     if facts[server.name].balanced:
         note(f"{server.name}: irqbalance runs there and may move the card's interrupts; stop it")
@@ -244,6 +272,7 @@ def look(server: Site, client: Site, programs: Sequence[str], smp: int, address:
         facts[client.name],
         wire,
         _enough(server, len(wire.cpus), smp),
+        runs[0]["containers"] if runs else 0,
     )
 
 
@@ -268,6 +297,23 @@ def _preferred(found: Sequence[dict[str, Any]], known: dict[str, Any]) -> list[d
 def _wire(way: dict[str, Any], card: dict[str, Any]) -> Wire:
     mtu = min(way["mtu"], card["mtu"])
     return Wire(way["source"], way["device"], card["ip"], card["device"], mtu, tuple(card["cpus"]))
+
+
+def _under(vni: int, wires: Sequence[Wire], server_device: str, client_device: str) -> list[Wire]:
+    """Those that an overlay goes by, which comes by these devices."""
+    found = [
+        replace(wire, vni=vni)
+        for wire in wires
+        if (wire.server_device, wire.client_device) == (server_device, client_device)
+    ]
+    if not found:
+        raise FalconError(
+            f"the overlay {vni} goes from {client_device} to {server_device}, and that is no way"
+            " that can be measured",
+            "it takes network cards with addresses of their own, not under bridges, bonds or VLANs",
+            "name an address of that card with --address, or leave that out",
+        )
+    return found
 
 
 def _best(wires: Sequence[Wire], server: Site, client: Site) -> Wire:

@@ -22,7 +22,8 @@ from harness.lab.clients import Here, Running
 from harness.lab.dialogue import Fields
 from harness.lab.loads import Flow
 from harness.overlay.plan import CLIENT, Plan
-from harness.overlay.topology import Host, real_host
+from harness.overlay.running import on_this_machine
+from harness.overlay.topology import Host
 
 
 class Sending:
@@ -79,7 +80,7 @@ def answers(setting: Fields, commands: Iterator[str]) -> Iterator[str]:
     """
     with ExitStack() as opened:
         plan = Plan(**setting["plan"])
-        host = opened.enter_context(real_host(plan, CLIENT, setting["device"]))
+        host = opened.enter_context(on_this_machine(plan, CLIENT, setting["device"]))
         yield from dialogue.answers({}, Sending(host, opened).do, commands)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from harness import tools
 from harness.errors import FalconError
 from harness.machine import hardware
-from harness.overlay import falcon
+from harness.overlay import falcon, running
 from harness.overlay.cpus import CPU_DIRECTORY, online_cpus, parse_cpu_list
 from harness.overlay.netns import Namespace
 
@@ -64,6 +64,14 @@ def ways(addresses: Sequence[str]) -> dict[str, Any]:
                 direct = not route.get("gateway")
                 found.append({"to": address, "source": source, "direct": direct, **card})
     return {"ways": found}
+
+
+def overlay(vni: int) -> dict[str, Any]:
+    """The overlay that runs on this host: by which "device" its packets come, and how many
+    "containers" of it run.
+    """
+    found = running.find(vni)
+    return {"device": found.nic.name, "containers": len(found.containers)}
 
 
 def _links(here: Namespace) -> Iterator[dict[str, Any]]:
@@ -128,10 +136,14 @@ def _runs(program: str) -> bool:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """``{"programs": [...]}`` to `look`, ``{"to": [...]}`` for the `ways`; or "error"."""
+    """``{"programs": [...]}`` to `look`, ``{"to": [...]}`` for the `ways`, ``{"vni": ...}`` for an
+    `overlay`; or "error".
+    """
     try:
         if os.geteuid() != 0:
             raise FalconError("measuring takes root")
+        if "vni" in request:
+            return overlay(request["vni"])
         return ways(request["to"]) if "to" in request else look(request["programs"])
     except FalconError as error:
         return {"error": [error.what, error.why, error.todo]}

@@ -240,6 +240,18 @@ def find(layouts: Sequence[Layout]) -> tuple[Overlay, ...]:
     return tuple(sorted(overlays, key=lambda o: (o.vni, o.vxlan.namespace, o.vxlan.index)))
 
 
+def of_vni(overlays: Sequence[Overlay], vni: int | None) -> list[Overlay]:
+    """Those of the ``overlays`` with this VNI, or None: all. Raises `FalconError` for none."""
+    chosen = [overlay for overlay in overlays if vni is None or overlay.vni == vni]
+    if not chosen:
+        others = ", ".join(str(overlay.vni) for overlay in overlays)
+        raise FalconError(
+            "there is no VXLAN overlay" + (f" with the VNI {vni}" if vni is not None else ""),
+            f"there is {others}" if others else "no namespace has a VXLAN device",
+        )
+    return chosen
+
+
 def _device(layout: Layout, link: Link) -> Device:
     return Device(layout.inode, layout.name, layout.path, link.index, link.name, link.address)
 

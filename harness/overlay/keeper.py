@@ -6,8 +6,9 @@ them before, and writes what has become different as soon as we are gone: at the
 context, after Ctrl-C, after SIGKILL. It is in a session of its own, since who kills us kills
 our process group, and waits for nothing but the end of a pipe, of which we have the other end.
 
-There is one in a network namespace at a time: it has a socket that the kernel gives to one
-alone, and takes back from one that died. So nobody takes a mask of ours for the host's.
+There is one in a network namespace at a time, for that one's files: it has a socket that the
+kernel gives to one alone, and takes back from one that died. So nobody takes a mask of ours for
+the host's.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.closing import Closing
 from harness.errors import FalconError
+
+if TYPE_CHECKING:  # its process needs none of it
+    from harness.overlay.netns import Namespace
 
 # Abstract: it has no file, and is of a network namespace.
 LOCK = "\0falcon-lab"
@@ -36,16 +42,17 @@ TAKEN = 3
 class Keeper(Closing):
     """Keeps what is in ``files`` now.
 
-    Entered before any of them is written. They are of the namespace this process runs in.
+    Entered before any of them is written. They are as seen in ``namespace``, or None: in the one
+    this process runs in.
     """
 
-    def __init__(self, files: Sequence[Path]):
-        self._process = subprocess.Popen(
+    def __init__(self, files: Sequence[Path], namespace: Namespace | None = None):
+        start = namespace.popen if namespace else partial(subprocess.Popen, text=True)
+        self._process: subprocess.Popen[str] = start(
             [sys.executable, "-m", __name__, LOCK[1:], str(FREE_WITHIN_S), *map(str, files)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
             start_new_session=True,
         )
         assert self._process.stdout

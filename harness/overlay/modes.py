@@ -17,7 +17,7 @@ from harness.errors import FalconError
 from harness.overlay import falcon
 from harness.overlay.cpus import CpuPlan, format_cpu_mask
 from harness.overlay.netns import Namespace
-from harness.overlay.topology import CONTAINER_DEVICE, VXLAN, Host
+from harness.overlay.topology import Host
 
 CpuSets = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -92,8 +92,17 @@ def available() -> tuple[Mode, ...]:
 
 
 def own_files(host: Host) -> list[Path]:
-    """What `applied` writes that is of the host itself, and not of its overlay."""
-    return [*map(Path, rps_files(host.namespace, host.nic)), *falcon.files()]
+    """What `applied` writes that is in the host's own namespace."""
+    devices = [host.nic] if host.hidden else [host.nic, host.vxlan]
+    masks = [file for device in devices for file in rps_files(host.namespace, device)]
+    return [*map(Path, masks), *falcon.files()]
+
+
+def overlay_files(host: Host) -> list[tuple[Namespace, list[Path]]]:
+    """What `applied` writes elsewhere, by namespace: of the overlay."""
+    places = [(host.hidden, host.vxlan)] if host.hidden else []
+    places += [(space, host.device(number)) for number, space in enumerate(host.containers)]
+    return [(space, [*map(Path, rps_files(space, device))]) for space, device in places]
 
 
 @contextmanager
@@ -102,9 +111,9 @@ def applied(mode: Mode, host: Host, cpus: CpuPlan) -> Iterator[None]:
     with ExitStack() as undo:
         nic, vxlan, veth = mode.rps(cpus)
         undo.enter_context(rps_cpus(host.namespace, host.nic, nic))
-        undo.enter_context(rps_cpus(host.inside, VXLAN, vxlan))
-        for container in host.containers:
-            undo.enter_context(rps_cpus(container, CONTAINER_DEVICE, veth))
+        undo.enter_context(rps_cpus(host.inside, host.vxlan, vxlan))
+        for number, container in enumerate(host.containers):
+            undo.enter_context(rps_cpus(container, host.device(number), veth))
         if mode.falcon:
             before = undo.enter_context(falcon.preserved())
             falcon.apply(
@@ -126,7 +135,13 @@ def applied(mode: Mode, host: Host, cpus: CpuPlan) -> Iterator[None]:
 def rps_files(namespace: Namespace, device: str) -> list[str]:
     """The files with the RPS masks of ``device``, one a queue."""
     queues = f"/sys/class/net/{device}/queues"
-    names = [name for name in namespace.listdir(queues) if name.startswith("rx-")]
+    try:
+        names = [name for name in namespace.listdir(queues) if name.startswith("rx-")]
+    except FileNotFoundError:
+        raise FalconError(
+            f"namespace {namespace.label} has no device {device}",
+            todo="if it was a container that ended, start one",
+        ) from None
     return [f"{queues}/{name}/rps_cpus" for name in names]
 
 

@@ -49,6 +49,11 @@ def find(proc: Path = Path("/proc"), mounts: dict[str, Path] = MOUNTS) -> tuple[
     )
 
 
+def inhabited(proc: Path = Path("/proc")) -> frozenset[int]:
+    """The inodes of those that a thread lives in."""
+    return frozenset(inode for (_, inode), _ in _of_threads(proc))
+
+
 def read_proc_net(namespaces: Sequence[Found], name: str) -> dict[int, str]:
     """The text of ``/proc/net/<name>`` of each, by inode; without those that cannot be read."""
     # A thread of its own may go from one to the next, and leaves the last by ending.

@@ -45,7 +45,8 @@ class Plan:
     into the wire; more makes the outer packets fragment.
 
     ``client_ip`` and ``server_ip`` are those of two real hosts, whose wire is there already;
-    "" where the hosts are ours.
+    "" where the hosts are ours. ``running``: the VNI of an overlay that is there already, too, and
+    ``sinks``: the addresses of the server's containers in it, as soon as they are found.
     """
 
     containers: int = 1
@@ -55,6 +56,8 @@ class Plan:
     overlay_mtu: int = 0
     client_ip: str = ""
     server_ip: str = ""
+    running: int = 0
+    sinks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.containers <= MAX_CONTAINERS:
@@ -74,7 +77,7 @@ class Plan:
     @property
     def vni(self) -> int:
         """The VXLAN network's number."""
-        return REAL_VNI if self.is_real else VNI
+        return self.running or (REAL_VNI if self.is_real else VNI)
 
     @property
     def container_mtu(self) -> int:
@@ -92,12 +95,17 @@ class Plan:
         return Address(f"fd77::{side + 1:x}", 64, mac)
 
     def container(self, side: int, number: int) -> Address:
-        """The address of a host's container ``number`` (from 0) in the overlay."""
+        """The address of a host's container ``number`` (from 0) in the overlay; of one that is not
+        ours only the IP address is known.
+        """
+        if side == SERVER and self.sinks:
+            ip = self.sinks[number]
+            return Address(ip, ip_address(ip).max_prefixlen, "")
         mac = f"02:77:02:00:{side + 1:02x}:{number + 1:02x}"
         if self.inner == 4:
             return Address(f"10.77.{side + 1}.{number + 1}", 16, mac)
         return Address(f"fd78::{side + 1:x}:{number + 1:x}", 64, mac)
 
     def as_json(self) -> dict[str, Any]:
-        """For handing the plan to the other machine: ``Plan(**as_json)``."""
-        return asdict(self)
+        """For handing the plan to the other machine: ``Plan(**as_json)``. It finds sinks itself."""
+        return {name: value for name, value in asdict(self).items() if name != "sinks"}

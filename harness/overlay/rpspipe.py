@@ -221,15 +221,8 @@ def _chosen(cpus: Sequence[int]) -> tuple[int, ...]:
 
 
 def _queues(overlays: Sequence[Overlay], vni: int | None) -> tuple[Queue, ...]:
-    chosen = [overlay for overlay in overlays if vni is None or overlay.vni == vni]
-    if not chosen:
-        others = ", ".join(str(overlay.vni) for overlay in overlays)
-        raise FalconError(
-            "there is no VXLAN overlay" + (f" with the VNI {vni}" if vni is not None else ""),
-            f"there is {others}" if others else "no namespace has a VXLAN device",
-        )
     found: dict[tuple[int, int, str, str], Queue] = {}
-    for overlay in chosen:
+    for overlay in discover.of_vni(overlays, vni):
         for stage, devices in zip(STAGES, overlay.stages, strict=True):
             for device in devices:
                 for queue in _of_device(overlay.vni, stage, device):

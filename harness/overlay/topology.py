@@ -60,7 +60,8 @@ class Host:
     """One host of the picture: its own namespace and those of its containers.
 
     ``side`` is `CLIENT` or `SERVER`. ``nic``: its network card. ``hidden``: where VXLAN device
-    and bridge are, if that is not the host's own namespace.
+    and bridge are, if that is not the host's own namespace. ``vxlan``, and ``devices`` of the
+    containers: what these are called where the overlay is not ours (`harness.overlay.running`).
     """
 
     plan: Plan
@@ -69,6 +70,8 @@ class Host:
     containers: tuple[Namespace, ...]
     nic: str = NIC
     hidden: Namespace | None = None
+    vxlan: str = VXLAN
+    devices: tuple[str, ...] = ()
 
     @property
     def inside(self) -> Namespace:
@@ -78,6 +81,10 @@ class Host:
     def at(self, container: int | None = None) -> Namespace:
         """The namespace of a container, or the host's own."""
         return self.namespace if container is None else self.containers[container]
+
+    def device(self, container: int) -> str:
+        """The name of a container's device in the overlay."""
+        return self.devices[container] if self.devices else CONTAINER_DEVICE
 
     def address(self, container: int | None = None) -> Address:
         """The address of a container in the overlay, or the host's on the wire."""

@@ -257,6 +257,21 @@ def test_a_program_that_a_host_lacks_is_named_with_the_host() -> None:
     ]
 
 
+def test_a_load_to_more_containers_than_run_is_told() -> None:
+    pair = hosts(has_falcon=True)
+    running = replace(pair, containers=2, wire=replace(pair.wire, vni=4097))
+    two, three = (
+        experiments.single(UdpLoad(16, flows=3, containers=n), ("con", "falcon"), by_time=True)
+        for n in (2, 3)
+    )
+    assert campaign.measurable(setup_on(running), [two]) == ([two], [])
+    assert campaign.measurable(setup_on(pair), [three]) == ([three], []), "ours has any number"
+    found, (line,) = campaign.measurable(setup_on(running), [three])
+    assert not found and line.endswith(
+        "alpha runs 2 containers of the overlay 4097, and the load goes to 3"
+    )
+
+
 def test_samples_of_hosts_stand_apart(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import dockernet
 import pytest
 from sshserver import SshServer
 
@@ -32,11 +34,12 @@ from harness.lab.timed import REAL, Config
 from harness.machine.base import Input, MachineDied, Process
 from harness.machine.local import LocalMachine
 from harness.machine.ssh import Access, SshMachine
-from harness.overlay import falcon
+from harness.overlay import falcon, namespaces, running, snmp
 from harness.overlay.cpus import CpuPlan, online_cpus
 from harness.overlay.netns import Namespace
 from harness.overlay.plan import VXLAN_PORT, Plan
 from harness.paths import PROJECT
+from harness.workload import udpflow
 
 PATIENCE_S = 30.0
 NIC = "eth7"
@@ -118,8 +121,8 @@ class Rooms:
     def sites(self) -> tuple[Site, Site]:
         return Site("alpha", self.server), Site("beta", self.client)
 
-    def look(self, *programs: str, address: str = "", smp: int = 2) -> Pair:
-        return pair.look(*self.sites, programs, smp, address)
+    def look(self, *programs: str, address: str = "", smp: int = 2, vni: int = 0) -> Pair:
+        return pair.look(*self.sites, programs, smp, address, vni)
 
     def assert_as_before(self) -> None:
         """Nothing of ours is in either, nor will be."""
@@ -260,6 +263,231 @@ def test_programs_that_hosts_have(rooms: Rooms, in_place: None, load: Load) -> N
     rooms.assert_as_before()
 
 
+# ---- an overlay that runs already ---------------------------------------------------------------
+
+VNI = dockernet.VNI
+QUEUE = "/sys/class/net/{}/queues/rx-0/rps_cpus"
+
+
+@dataclass(frozen=True)
+class Docker:
+    """Docker's overlay on both hosts, with masks of somebody's; and what is seen of it."""
+
+    server: dockernet.Half
+    client: dockernet.Half
+
+    @property
+    def places(self) -> list[tuple[Namespace, str]]:
+        return [(half.host, NIC) for half in (self.server, self.client)] + [
+            place for half in (self.server, self.client) for place in half.places
+        ]
+
+    def masks(self) -> list[int]:
+        return [int(space.read(QUEUE.format(device)), 16) for space, device in self.places]
+
+    def all(self) -> list[Any]:
+        """Masks; and of each namespace devices, addresses, sockets, and the processes in it."""
+        alive = {space: os.fstat(space.fd).st_ino for space, _ in self.places}
+        found: list[Any] = [self.masks()]
+        for space, inode in alive.items():
+            # IPv6's own take their time to come.
+            dump = space.ip("addr", "dump", family=socket.AF_INET)
+            nets = [(message["index"], message.get("address")) for message in dump]
+            tables = [space.read_proc_net(name).splitlines()[1:] for name in ("udp", "tcp")]
+            sockets = [line.split()[1:4] for table in tables for line in table]
+            found.append((space.devices(), nets, sockets, living_in(inode)))
+        return found
+
+    def assert_as(self, before: list[Any]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while (now := self.all()) != before:
+            if time.monotonic() > deadline:
+                assert now == before
+            time.sleep(0.1)
+
+    def came_by_vxlan(self) -> int:
+        """Packets that the server's VXLAN device took from the wire."""
+        statistics = f"/sys/class/net/{self.server.vxlan}/statistics/rx_packets"
+        return int(self.server.hidden.read(statistics))
+
+    def came_to_containers(self) -> list[int]:
+        """Datagrams that programs read in each of the server's containers."""
+        texts = [space.read_proc_net("snmp") for space in self.server.containers]
+        return [snmp.parse(text)["UdpInDatagrams"] for text in texts]
+
+
+def living_in(inode: int) -> list[str]:
+    """The processes in a network namespace; our own is in all of them."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/ns/net"):
+        try:
+            if place.stat().st_ino == inode and place.parts[2] != str(os.getpid()):
+                found.append(place.parts[2])
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def docker(rooms: Rooms, request: pytest.FixtureRequest) -> Iterator[Docker]:
+    """Two containers on the server, one on the client."""
+    hosts = [room.namespace for room in (rooms.server, rooms.client)]
+    hidden = getattr(request, "param", True)
+    with dockernet.joined(hosts, (SERVER_IP, CLIENT_IP), (2, 1), hidden=hidden) as halves:
+        made = Docker(*halves)
+        for number, (space, device) in enumerate(made.places):
+            space.write(QUEUE.format(device), f"{number % 2 + 1:x}")
+        yield made
+
+
+def test_the_overlay_that_runs_is_measured(rooms: Rooms, docker: Docker) -> None:
+    before = docker.all()
+    hosts = rooms.look(vni=VNI)
+    assert (hosts.wire.vni, hosts.containers) == (VNI, 2)
+    assert f"the overlay {VNI} that runs there" in hosts.context()["wire"]
+    assert str(VNI) not in rooms.look().context()["wire"], "samples of ours stand apart"
+    load = UdpLoad(64, flows=2, containers=2)
+    names = ("host", "con", "rps-pipe")
+    with hosts.opened(BOOT) as rig:
+        assert [flow.to_ip for flow in rig.flows(load, "con", 0)] == list(docker.server.ips)
+        seen, by_vxlan = docker.came_to_containers(), docker.came_by_vxlan()
+        config = Config(Path(), load, names, rounds=1, seconds=0.3, accel=REAL)
+        samples = list(timed.measure(config, rig))
+        came = [now - then for now, then in zip(docker.came_to_containers(), seen, strict=True)]
+        by_vxlan = docker.came_by_vxlan() - by_vxlan
+        rig.server.mode("con", load)
+        assert docker.masks()[0] == 3 and docker.masks()[2:5] == [3, 3, 3]
+    assert [sample.mode for sample in samples] == list(names)
+    assert all(sample.rate > 0 and sample.delivered > 0 for sample in samples)
+    delivered = sum(sample.delivered for sample in samples[1:])
+    # A window that a busy machine was late for is done again.
+    assert min(came) > 0 and sum(came) >= delivered, "they went to both containers"
+    assert by_vxlan >= delivered, "by the overlay's own VXLAN device"
+    docker.assert_as(before)
+
+
+@pytest.mark.parametrize("docker", [True, False], ids=["hidden", "in sight"], indirect=True)
+def test_masks_of_an_overlay_that_is_not_ours_survive_a_kill(
+    rooms: Rooms, in_place: None, docker: Docker
+) -> None:
+    before = docker.all()
+    hosts = rooms.look(vni=VNI)
+    load = UdpLoad(64)
+    with pytest.raises(FalconError), hosts.opened(BOOT) as rig:
+        rig.server.mode("con", load)
+        changed = docker.masks()
+        assert (changed[0], changed[2:5]) == (3, [3, 3, 3])
+        flows = rig.flows(load, "con", 0)
+        with rig.client.running(load, flows, 100.0, 60):
+            rooms.server.kill_agent()
+            rig.server.counters()
+    docker.assert_as(before)
+
+
+@needs_programs
+def test_tcp_goes_over_the_overlay_that_runs(rooms: Rooms, in_place: None, docker: Docker) -> None:
+    load = SockperfTcpLoad(64)
+    hosts = rooms.look(*load.programs, vni=VNI)
+    by_vxlan = docker.came_by_vxlan()
+    with hosts.opened(replace(BOOT, plan=Plan())) as rig:
+        config = Config(Path(), load, ("con",), rounds=1, seconds=0.3, accel=REAL)
+        (sample,) = timed.measure(config, rig)
+    assert sample.delivered > 0 and docker.came_by_vxlan() > by_vxlan
+
+
+def test_a_port_of_the_containers_own_is_told(rooms: Rooms, in_place: None, docker: Docker) -> None:
+    """And left to who has it."""
+    hosts = rooms.look(vni=VNI)
+    with docker.server.containers[1].socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+        service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        service.bind(("0.0.0.0", udpflow.PORT))
+        before = docker.all()
+        told = (
+            f"alpha: udpflow does not listen at {docker.server.ips[1]}, port 7000: .*in use;"
+            " stop what has that port"
+        )
+        with pytest.raises(FalconError, match=told), hosts.opened(BOOT) as rig:
+            rig.server.mode("con", UdpLoad(64, containers=2))
+        docker.assert_as(before)
+        service.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            service.recv(1)
+
+
+def test_an_overlay_that_cannot_be_measured_is_told(
+    rooms: Rooms, in_place: None, docker: Docker
+) -> None:
+    with pytest.raises(
+        FalconError, match=f"alpha: there is no VXLAN overlay with the VNI 7: there is {VNI}$"
+    ):
+        rooms.look(vni=7)
+    hosts = rooms.look(vni=VNI)
+    assert hosts.lack_of_containers(2) == "" and rooms.look().lack_of_containers(99) == ""
+    assert hosts.lack_of_containers(3) == (
+        f"alpha runs 2 containers of the overlay {VNI}, and the load goes to 3"
+    )
+    many = replace(BOOT, plan=Plan(containers=3))
+    with (
+        pytest.raises(FalconError, match=f"alpha: 2 containers run .* {VNI}: the load goes to 3"),
+        hosts.opened(many),
+    ):
+        pass
+    other = "192.168.80.1"
+    room = rooms.server.namespace
+    spare = {"ifname": "eth8", "kind": "veth", "peer": {"ifname": "eth9"}}
+    room.ip("link", "add", **spare)
+    room.ip("addr", "add", index=room.index("eth8"), address=other, prefixlen=24)
+    index = rooms.client.namespace.index(NIC)
+    rooms.client.namespace.ip("route", "add", dst=f"{other}/32", oif=index)
+    with pytest.raises(FalconError, match=f"the overlay {VNI} goes from {NIC} to {NIC}, and"):
+        rooms.look(vni=VNI, address=other)
+    rooms.look(address=other)  # one of ours may go by it
+    docker.client.containers[0].delete(docker.client.devices[0])
+    with pytest.raises(FalconError, match=f"beta: no container runs in the overlay {VNI}; start"):
+        rooms.look(vni=VNI)
+
+
+def test_a_container_that_ends_is_told(rooms: Rooms, in_place: None, docker: Docker) -> None:
+    """The other devices have their masks back."""
+    before = dict(zip(docker.places, docker.masks(), strict=True))
+    gone = docker.server.containers[0], docker.server.devices[0]
+    told = "alpha: namespace .* has no device eth0; if it was a container that ended, start one"
+    with pytest.raises(FalconError, match=told), rooms.look(vni=VNI).opened(BOOT) as rig:
+        gone[0].delete(gone[1])
+        rig.server.mode("con", UdpLoad(64))
+    del before[gone]
+    deadline = time.monotonic() + PATIENCE_S
+    while any(int(s.read(QUEUE.format(d)), 16) != mask for (s, d), mask in before.items()):
+        assert time.monotonic() < deadline, "masks are not back"
+        time.sleep(0.1)
+
+
+def test_what_nobody_lives_in_is_no_container(
+    docker: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what Docker balances a service's load by; other hosts' overlays are not looked at."""
+    host, containers = docker.server.host, docker.server.containers
+    found = host.call(running.find, VNI)
+    assert [ip for _, ip in found.containers] == list(docker.server.ips)
+    assert (found.nic.name, found.vxlan.name) == (NIC, docker.server.vxlan)
+    dead = os.fstat(containers[0].fd).st_ino
+    alive = namespaces.inhabited()
+    assert dead in alive
+    monkeypatch.setattr(namespaces, "inhabited", lambda: alive - {dead})
+    (one,) = host.call(running.find, VNI).containers
+    assert one[1] == docker.server.ips[1]
+
+
+def test_an_overlay_without_another_host_is_told(docker: Docker) -> None:
+    hidden = docker.server.hidden
+    index = hidden.index(docker.server.vxlan)
+    for message in hidden.ip("fdb", "dump", ifindex=index):
+        if message.get("dst"):
+            hidden.ip("fdb", "del", ifindex=index, lladdr=message.get("lladdr"))
+    with pytest.raises(FalconError, match=f"no card is known for the overlay {VNI}: .*; start a"):
+        docker.server.host.call(running.find, VNI)
+
+
 # ---- what is found out --------------------------------------------------------------------------
 
 
@@ -315,6 +543,8 @@ def test_an_overlay_is_planned_over_what_is_there() -> None:
     plan = Wire("fd00::2", "eth0", "fd00::1", "eth1", 9000, (0, 1)).plan(3)
     assert (plan.host(0).ip, plan.host(1).ip, plan.outer) == ("fd00::2", "fd00::1", 6)
     assert (plan.containers, plan.container_mtu) == (3, 9000 - 70)
+    running = Wire("fd00::2", "eth0", "fd00::1", "eth1", 9000, (0, 1), 4097).plan(3)
+    assert (running.vni, running.running, plan.running) == (4097, 4097, 0)
     assert Plan(**json.loads(json.dumps(plan.as_json()))) == plan and plan.vni != Plan().vni
     with pytest.raises(FalconError, match="not IPv4"):
         Plan(client_ip="10.0.0.1", server_ip="fd00::1")

@@ -230,6 +230,7 @@ def test_the_command_that_is_recorded_is_the_users(monkeypatch, campaigned):
         (("--server", "a"), "name both: ./inv bench --server A --client B"),
         (("--client", "b"), "name both: ./inv bench --server A --client B"),
         (("--server", "a", "--client", "a"), "name both"),
+        (("--vni", "4097"), "name both"),
         (("--server", "a", "--client", "b", "--accel", "tcg"), "leave --source"),
     ],
 )
@@ -243,8 +244,8 @@ def test_hosts_are_two_with_their_own_kernel(monkeypatch, campaigned, capsys, wo
 def test_bench_on_hosts_takes_time_and_builds_nothing(monkeypatch, campaigned):
     looked = []
 
-    def look(server, client, programs, smp, address):
-        looked.append((server.name, client.name, programs, smp, address))
+    def look(server, client, programs, smp, address, vni):
+        looked.append((server.name, client.name, programs, smp, address, vni))
         facts = pair.Facts("6.12.7-falcon", "#1", "x86_64", True, (), False, ())
         wire = pair.Wire("10.0.0.2", "eth0", "10.0.0.1", "eth0", 1500, tuple(range(8)))
         return pair.Pair(server, client, facts, facts, wire, 6)
@@ -252,12 +253,13 @@ def test_bench_on_hosts_takes_time_and_builds_nothing(monkeypatch, campaigned):
     monkeypatch.setattr(pair, "look", look)
     where = ("--server", "root@a", "--client", "b", "--address", "10.0.0.1")
     assert run_task(monkeypatch, "bench", *where, "--modes", "con,falcon") == 0
-    assert looked == [("root@a", "b", [], 7, "10.0.0.1")]
+    assert looked == [("root@a", "b", [], 7, "10.0.0.1", 0)]
     assert campaigned.keys == ["own-time"] and campaigned.images == []
     setup = campaigned.setup
     assert (setup.release, setup.smp, setup.hosts.server.name) == ("6.12.7-falcon", 6, "root@a")
-    assert run_task(monkeypatch, "bench", *where, "--figure", "18") == 0
+    assert run_task(monkeypatch, "bench", *where, "--figure", "18", "--vni", "4097") == 0
     assert campaigned.keys == ["18-time"] and looked[1][2] == ["memcached"]
+    assert looked[1][-1] == 4097
 
 
 @pytest.mark.parametrize(
