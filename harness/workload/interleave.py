@@ -52,7 +52,7 @@ class Job:
     trials: int = 0
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps({**asdict(self), "plan": self.plan.as_json()})
 
     @classmethod
     def from_json(cls, text: str) -> Job:
