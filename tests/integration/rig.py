@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import tracing
 
 from harness.machine.console import find_splat
@@ -32,6 +33,7 @@ POLL_S = 0.1
 ATTEMPTS = 3
 # Enough packets to see where they go; slow enough for an emulated CPU.
 COUNT, RATE = 1000, 2000.0
+FIXED_SLOTS = 3  # FALCON_FIXED_SLOTS of falcon_pick.h
 # Of harness.machine.qemu, which not every host can import.
 COMMAND_LINE, OURS = Path("/proc/cmdline"), "rdinit=/init"
 # Changes of settings that a burst of load lasts, and the longest pause between two.
@@ -232,6 +234,17 @@ def assert_order_while_everything_changes(
         came = receiver.stop()
     assert came.received >= packets
     assert (came.out_of_order, came.duplicates, came.corrupted) == (0, 0, 0), came
+
+
+def skip_unless_apart(rig: Rig, stages: int) -> None:
+    """Skip where no flow can have each of ``stages`` on a CPU of its own.
+
+    One of them comes out of the tunnel; `falcon_first_slot()` keeps the others, as devices of the
+    tests are virtual, off three CPUs of the set.
+    """
+    needed = FIXED_SLOTS + stages - 1
+    if len(rig.cpus.stages) < needed:
+        pytest.skip(f"{needed} CPUs for stages are needed, there are {len(rig.cpus.stages)}")
 
 
 def is_ours() -> bool:

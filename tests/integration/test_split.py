@@ -33,6 +33,7 @@ from rig import (
     assert_tcp_in_order,
     burning,
     run_intact,
+    skip_unless_apart,
     switch_on,
     trace,
     wait_until,
@@ -131,13 +132,15 @@ def assert_steered(seen: Traced, stages: int) -> None:
 
 def test_split_moves_gro_to_another_cpu(rig: Rig) -> None:
     """All packets are handed over before GRO, and one more CPU works on them."""
+    skip_unless_apart(rig, SPLIT_STAGES)
     switch_on_split(rig)
     for number in range(FLOWS):
         seen = trace(rig, rig.flow(source_port=23_000 + number))
         row = seen.host.stage(NIC)
         assert row.gro == "split"
         assert COUNT <= row.split == row.first <= COUNT + STRAY
-        assert seen.host.total("split") == row.split
+        # A real host's own network cards are split, too.
+        assert row.split <= seen.host.total("split") <= row.split + STRAY
         assert_steered(seen, SPLIT_STAGES)
         steered = seen.cpus_steered_to()
         assert len(steered) > 1
@@ -149,6 +152,7 @@ def test_split_moves_gro_to_another_cpu(rig: Rig) -> None:
 
 def test_joined_is_not_handed_over(rig: Rig) -> None:
     """Not split: the CPU that polls the NIC does its GRO, and takes the packet to VXLAN."""
+    skip_unless_apart(rig, JOINED_STAGES)
     switch_on(rig.cpus.stages, gro_split=0)
     for number in range(FLOWS):
         seen = trace(rig, rig.flow(source_port=23_000 + number))

@@ -8,7 +8,7 @@ One packet from container to container passes four devices, each a stage::
 
 from __future__ import annotations
 
-from rig import COUNT, Rig, run_intact, switch_on, trace
+from rig import COUNT, Rig, run_intact, skip_unless_apart, switch_on, trace
 
 from harness.overlay import falcon
 from harness.overlay.modes import rps_cpus
@@ -29,6 +29,7 @@ def test_stages_run_on_different_cpus(rig: Rig) -> None:
     Neighbouring stages never share a CPU. That two others do is up to the
     hash, so a few flows are tried until one has every stage for itself.
     """
+    skip_unless_apart(rig, STAGES)
     switch_on(rig.cpus.stages)
     for number in range(FLOWS):
         seen = trace(rig, rig.flow(source_port=20_000 + number))
