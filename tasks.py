@@ -310,7 +310,7 @@ def refresh_patches(
 @task
 @options(
     kernel="One kernel line, with every prefix of its series compiled; default: all.",
-    only="Run one suite: unit, patches, integration or torture.",
+    only="Run one suite: unit, server, patches, integration or torture.",
     k="Run the tests whose names match this expression (pytest's -k); no torture then.",
     torture_minutes="How long to torture a kernel; default: 5.",
     host="Run the integration suite on this patched host instead; may be given several times.",

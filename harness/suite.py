@@ -6,12 +6,14 @@ output, JUnit XML in ``results/``, and at the end a line for the unit tests, one
 for each kernel, and one that sums all up::
 
     unit tests    430 passed, 0 failed, 0 skipped
+    server tests  5 passed, 0 failed, 0 skipped
     Linux 6.12    140 passed, 0 failed, 0 skipped (6.12.117)
     Linux 5.4     NOT RUN: no source of Linux 5.4: ...
-    570 passed, 0 failed, 1 skipped
+    575 passed, 0 failed, 1 skipped
 
-``unit`` and ``patches`` run here; ``integration`` runs in a virtual machine on
-the patched kernel, and ``torture``, counted as one test, in one on a debug kernel.
+``unit`` and ``patches`` run here; ``server`` is what the system test does before it
+installs a kernel, on a Debian server in a virtual machine; ``integration`` runs in
+one on the patched kernel, and ``torture``, counted as one test, in one on a debug kernel.
 A kernel whose source is nowhere to be had counts as skipped.
 """
 
@@ -33,8 +35,10 @@ from harness.machine.base import CommandSilent
 from harness.machine.qemu import QemuMachine
 from harness.paths import PROJECT, RESULTS, TESTS
 
-# Those of `run`; the system test is asked for by itself.
-SUITES = ("unit", "patches", "integration", "torture")
+# Those of `run`; the system test as a whole is asked for by itself.
+SUITES = ("unit", "server", "patches", "integration", "torture")
+# Of these the ones that need no kernel of ours.
+_WITHOUT_KERNEL = ("unit", "server")
 # The system test is one story and takes an hour: it is shown as it comes, and after a failure
 # what follows would be told of another server.
 _STORY = ("--capture=no", "--exitfirst")
@@ -95,10 +99,15 @@ def run(suites: Sequence[str], kernels: Sequence[Kernel], *, keyword: str | None
     """
     lines: list[tuple[str, str]] = []
     total = Tally()
-    if "unit" in suites:
-        total = _guarded("unit tests", lambda: _here("unit", "unit", keyword, _limit(UNIT_TEST_S)))
-        lines.append(("unit tests", str(total)))
-    in_kernel = [suite for suite in suites if suite != "unit"]
+    for name, title, tests in (
+        ("unit", "unit tests", lambda: _here("unit", "unit", keyword, _limit(UNIT_TEST_S))),
+        ("server", "server tests", lambda: _story("server", keyword, "-m", "looks")),
+    ):
+        if name in suites:
+            tally = _guarded(title, tests)
+            lines.append((title, str(tally)))
+            total += tally
+    in_kernel = [suite for suite in suites if suite not in _WITHOUT_KERNEL]
     for kernel in kernels if in_kernel else ():
         tally, remark = _kernel(kernel, in_kernel, keyword)
         lines.append((f"Linux {kernel.name}", remark))
@@ -117,13 +126,18 @@ def run_system(*, keyword: str | None = None) -> int:
 
     Its closing lines are as those of `run`.
     """
-    options = (*_STORY, *_limit(SYSTEM_TEST_S), "--override-ini=timeout_func_only=true")
-    tally = _guarded("system tests", lambda: _here("system", "system", keyword, options))
+    tally = _guarded("system tests", lambda: _story("system", keyword))
     if not tally.passed and not tally.failed:
         note("no test was run")
         tally += Tally(failed=1)
     out.print(str(tally), markup=False)
     return 1 if tally.failed else 0
+
+
+def _story(name: str, keyword: str | None, *chosen: str) -> Tally:
+    """The system test, or what is ``chosen`` of it; ``name`` is its report's."""
+    options = (*_STORY, *_limit(SYSTEM_TEST_S), "--override-ini=timeout_func_only=true")
+    return _here("system", name, keyword, (*options, *chosen))
 
 
 def _limit(seconds: int) -> tuple[str, ...]:

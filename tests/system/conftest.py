@@ -88,9 +88,12 @@ def disk() -> image.Image:
 
 @pytest.fixture(scope="session")
 def server(
-    disk: image.Image, package: Package, tmp_path_factory: pytest.TempPathFactory
+    disk: image.Image, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """The server, booted by its own GRUB into Debian's kernel."""
+    # A package that a test wants is built before: it takes as long as the server would wait.
+    if any("package" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("package")
     layer = image.layer(disk, tmp_path_factory.mktemp("server"))
     try:
         with Server(layer, disk.key, disk.host_key, console=CONSOLE_LOG) as made:

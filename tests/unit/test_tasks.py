@@ -380,6 +380,27 @@ def test_system_test_is_shown_as_it_comes(results, capfd):
     assert lines[-1] == "1 passed, 0 failed, 0 skipped"
 
 
+LOOKS = """\
+import pytest
+@pytest.mark.looks
+def test_looks(): print("as it comes")
+def test_installs(): assert False
+"""
+
+
+def test_what_the_system_test_does_without_a_kernel_is_a_suite(results, capfd):
+    (results / "tests/system").mkdir()
+    (results / "tests/system/test_a.py").write_text(LOOKS)
+    assert run_suite("server") == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert any("as it comes" in line for line in lines)
+    assert lines[-2:] == [
+        "server tests  1 passed, 0 failed, 0 skipped",
+        "1 passed, 0 failed, 0 skipped",
+    ]
+    assert (results / "results/server.xml").exists()
+
+
 def test_system_test_ends_with_its_first_failure(results, capfd):
     (results / "tests/system").mkdir()
     (results / "tests/system/test_a.py").write_text(STORY)
