@@ -9,12 +9,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from rig import is_ours
 
 from harness.kernel import patches, series
 
 SCRIPT = "tools/testing/selftests/net/falcon.sh"
 # Twelve tests, some of which ping for ten seconds; emulated CPUs are slow.
 TIMEOUT_S = 600
+SKIPPED = 4  # kselftest's exit code
 # Veth devices have had GRO, and so a NAPI for it, since 5.13.
 VETH_GRO, VETH_GRO_SINCE = "GRO of a veth device is split, and joined again", (5, 13)
 # Of `ip netns`: a name keeps its namespace when all processes in it are killed.
@@ -46,9 +48,14 @@ def test_falcon_sh(tmp_path: Path) -> None:
     script = tmp_path / "falcon.sh"
     script.write_text(patches.added_file(patches.load(running_series()), SCRIPT))
     done = subprocess.run(command(script), capture_output=True, text=True)
+    # A host has the programs that its administrator wants there.
+    if done.returncode == SKIPPED and not is_ours():
+        pytest.skip(done.stdout.strip())
     verdicts = dict(LINE.findall(done.stdout))
     assert len(verdicts) >= 12, done.stdout + done.stderr
     if running() < VETH_GRO_SINCE:
         assert verdicts.pop(VETH_GRO) == "SKIP"
-    assert set(verdicts.values()) == {"OK"}, done.stdout + done.stderr
+    assert set(verdicts.values()) <= ({"OK"} if is_ours() else {"OK", "SKIP"}), (
+        done.stdout + done.stderr
+    )
     assert done.returncode == 0
