@@ -25,8 +25,7 @@ from harness.machine.ssh import Access, SshMachine
 BOOT_TIMEOUT_S, POWER_OFF_TIMEOUT_S = 1200.0, 300.0
 # How often QEMU is looked at meanwhile: one that does not start leaves nothing to wait for.
 LOOK_EVERY_S = 15.0
-# As many CPUs as the integration suite can use.
-CPUS, MEMORY_MIB = 8, 1536
+CPUS, MEMORY_MIB = 6, 1536
 
 
 class Server(Closing):

@@ -231,10 +231,10 @@ def test_integration_tests_run_on_it(console: Console, server: Server) -> None:
     done = console.inv("test", *HOST)
     last = done.stdout.splitlines()[-1]
     assert done.returncode == 0, said(done)
-    # The kernel has no KUnit, and the server no programs but those that a server must have.
-    assert last.endswith("passed, 0 failed, 2 skipped")
-    assert "built without Falcon's KUnit tests" in done.stdout
-    assert "test_kselftest.py:" in done.stdout and "SKIP: needs ping" in done.stdout
+    # The kernel has no KUnit, the server no ping, and too few CPUs for three tests of placement.
+    assert last.endswith("passed, 0 failed, 5 skipped")
+    for why in ("built without Falcon's KUnit tests", "SKIP: needs ping", "CPUs for stages are"):
+        assert why in done.stdout
     for file in ("test_sysctl.py", "test_stages.py", "test_order.py", "test_hotplug.py"):
         assert f"integration/{file} ." in done.stdout
     assert (temporary_files(server), run(server, state)) == before
