@@ -235,7 +235,7 @@ def test_integration_tests_run_on_it(console: Console, server: Server) -> None:
     assert last.endswith("passed, 0 failed, 5 skipped")
     for why in ("built without Falcon's KUnit tests", "SKIP: needs ping", "CPUs for stages are"):
         assert why in done.stdout
-    for file in ("test_sysctl.py", "test_stages.py", "test_order.py", "test_hotplug.py"):
+    for file in ("test_sysctl.py", "test_traffic.py", "test_order.py", "test_hotplug.py"):
         assert f"integration/{file} ." in done.stdout
     assert (temporary_files(server), run(server, state)) == before
 
