@@ -66,10 +66,6 @@ class _Before:
     kernel: bool
 
 
-class Interrupted(FalconError):
-    """The host is in the middle of a boot that nobody waits for any more."""
-
-
 def look(
     machine: SshMachine, report: Callable[[str], None], *, config: bool, localmodconfig: bool
 ) -> Wanted:
@@ -253,7 +249,7 @@ def _verify(
     except FalconError:
         report.remark(
             f"it runs {package.release}, once; until that is verified {facts.release} is its"
-            " default, and comes back by itself. Run install-kernel again to verify it"
+            " default, and boots next. Run install-kernel again to verify it"
         )
         raise
     release = host.machine.kernel_release()
