@@ -77,8 +77,9 @@ def test_server_that_does_not_power_off_is_told(
         made.power_off()
 
 
+@pytest.mark.parametrize("fault", ["PANICS", "DEAF"])
 def test_broken_package_has_no_file_of_the_good_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     monkeypatch.syspath_prepend(str(SYSTEM))
     import broken
@@ -96,7 +97,7 @@ def test_broken_package_has_no_file_of_the_good_ones(
     subprocess.run(pack, check=True, capture_output=True)
     good = Package(file, RELEASE, f"linux-image-{RELEASE}", "c0ffee", "0" * 64, 1)
     (tmp_path / "made").mkdir()
-    bad = broken.make(good, tmp_path / "made")
+    bad = broken.make(good, getattr(broken, fault), tmp_path / "made")
 
     def files(deb: Path) -> set[str]:
         listed = subprocess.run(
