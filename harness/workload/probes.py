@@ -41,12 +41,17 @@ class Transfer:
 
 @dataclass(frozen=True)
 class TcpTransfer:
-    """``size`` bytes from ``source`` to ``sink`` over one TCP connection."""
+    """``size`` bytes from ``source`` to ``sink`` over one TCP connection.
+
+    ``buffer``: about so many bytes are on their way at most (SO_SNDBUF); 0: what the kernel
+    thinks fit.
+    """
 
     source: Endpoint
     sink: Endpoint
     size: int
     timeout_s: float = 60.0
+    buffer: int = 0
 
     def run(self) -> Transfer:
         """Send all of it and compare."""
@@ -64,6 +69,8 @@ class TcpTransfer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self.sink.ip, TCP_PORT))
             listener.listen(1)
+            if self.buffer:
+                sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.buffer)
             received = receiving.submit(self._receive, listener)
             sender.connect((self.sink.ip, TCP_PORT))
             sender.sendall(payload)

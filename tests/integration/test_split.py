@@ -61,6 +61,8 @@ SWITCH_RATE = 3_000.0
 SWITCH_PAUSE_S = 0.05
 SWITCH_INTERVAL_MS = 5
 TCP_BYTES = 4 << 20
+# The segments of so many bytes fit in any queue on the way, however fast they are sent.
+TCP_BUFFER = 256 << 10
 # In several parts: one in which an emulated CPU stands still proves nothing.
 PARTS, PART_SWITCHES = 8, 8
 
@@ -250,7 +252,8 @@ def transfer_while_switched(rig: Rig, name: str) -> None:
     switches = 0
     with ThreadPoolExecutor(max_workers=1) as sending:
         while switches < PART_SWITCHES:
-            transfer = sending.submit(TcpTransfer(*rig.ends(), size=TCP_BYTES).run)
+            whole = TcpTransfer(*rig.ends(), size=TCP_BYTES, buffer=TCP_BUFFER)
+            transfer = sending.submit(whole.run)
             while not transfer.done():
                 for state in (0, 1):
                     falcon.write_sysctl(name, state)

@@ -21,9 +21,10 @@ def here(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
         yield Endpoint(namespace, request.param)
 
 
+@pytest.mark.parametrize("buffer", [0, 8192])
 @pytest.mark.parametrize("size", [0, 1, 3_000_001])
-def test_tcp(here: Endpoint, size: int) -> None:
-    transfer = TcpTransfer(here, here, size).run()
+def test_tcp(here: Endpoint, size: int, buffer: int) -> None:
+    transfer = TcpTransfer(here, here, size, buffer=buffer).run()
     assert transfer.is_intact and transfer.bytes == size
 
 
