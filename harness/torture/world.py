@@ -183,6 +183,9 @@ class World:
         """``mode``: "none", "generic" or "native", never two at once."""
         namespace, now = self.namespace(port), self.xdp.get(port, "none")
         if now not in ("none", mode):
+            # Nor is it taken away below one.
+            if self._is_below_a_program(port):
+                self.set_xdp(replace(port, device=VXLAN), "none")
             receiving.set_xdp(namespace, port.device, now, on=False)
             self.xdp[port] = "none"
         if self._is_below_a_program(port):

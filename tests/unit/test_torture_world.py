@@ -85,6 +85,14 @@ def test_a_program_is_there_and_then_is_not(world: World) -> None:
     assert attached() is None
 
 
+def test_program_below_another_is_taken_away(world: World) -> None:
+    nic, vxlan = (Port(SMALL, SERVER, None, device) for device in (NIC, VXLAN))
+    world.set_xdp(nic, "native")
+    world.set_xdp(vxlan, "generic")
+    world.set_xdp(nic, "none")  # refused by the kernel as long as there is one above
+    assert {world.xdp[nic], world.xdp[vxlan]} == {"none"}
+
+
 def test_rps_is_set(world: World) -> None:
     port = Port(SMALL, SERVER, 0, "eth0")
     world.set_rps(port, (0,), 256)
