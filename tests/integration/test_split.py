@@ -256,8 +256,8 @@ def transfer_while_switched(rig: Rig, name: str) -> None:
             transfer = sending.submit(whole.run)
             while not transfer.done():
                 for state in (0, 1):
+                    time.sleep(SWITCH_PAUSE_S)  # first: a fast transfer begins while it is on
                     falcon.write_sysctl(name, state)
-                    time.sleep(SWITCH_PAUSE_S)
                 switches += 1
             done = transfer.result()
             assert done.is_intact and done.bytes == TCP_BYTES
