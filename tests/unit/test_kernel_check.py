@@ -103,6 +103,19 @@ def test_a_warning_of_the_unpatched_kernel_is_not_new_though_its_line_moves(lab)
     assert [error for error in outcomes.values() if error] == []
 
 
+def test_what_make_compiles_of_its_own_is_not_the_series(lab):
+    makefile = lab.tree / "Makefile"
+    rule = "net/core/%.o: $(O)/net/core/%.o ;"
+    assert rule in makefile.read_text()
+    makefile.write_text(
+        makefile.read_text().replace(rule, "net/core/%.o: $(O)/init/main.o $(O)/net/core/%.o ;")
+    )
+    main = lab.tree / "init/main.c"
+    main.write_text(main.read_text().replace("{\n", "{\n\tint unused;\n"))
+    outcomes = outcome(lab)
+    assert [error for error in outcomes.values() if error] == []
+
+
 def test_what_passed_is_not_compiled_again(lab, monkeypatch):
     outcome(lab)
     monkeypatch.setattr(PrefixBuilder, "_warnings", lambda *_: pytest.fail("compiled again"))
