@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Shows modes that were measured in turns.
 
-In: `Window` rows. Out: tables for the screen, and one sentence that says what
-they show, good or bad.
+In: `Window` rows, or others with a mode, a round and a number that came out of order. Out: tables
+for the screen, and one sentence that says what they show, good or bad.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Protocol, TypeVar
 
 from rich.table import Table
 
@@ -26,6 +27,20 @@ SUBJECTS = {"falcon": "Falcon", "falcon+split": "Falcon with the NIC split"}
 STOCK = ("con", "rps-pipe")
 
 
+class OfMode(Protocol):
+    """What any window of a mode says."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def out_of_order(self) -> int | None: ...
+
+
+W = TypeVar("W", bound=OfMode)
+# How many times as many packets as another mode one carries.
+Ratio = Callable[[str, str], "Spread"]
+
+
 @dataclass(frozen=True)
 class Spread:
     """The median of several values, their least and their greatest."""
@@ -39,9 +54,9 @@ class Spread:
         return cls(median(values), min(values), max(values))
 
 
-def by_mode(windows: Sequence[Window]) -> dict[str, list[Window]]:
+def by_mode(windows: Sequence[W]) -> dict[str, list[W]]:
     """The windows of each mode, modes in the order of `MODES`."""
-    found: dict[str, list[Window]] = defaultdict(list)
+    found: dict[str, list[W]] = defaultdict(list)
     for window in windows:
         found[window.mode].append(window)
     return {name: found[name] for name in MODES if name in found}
@@ -80,16 +95,21 @@ def rate_table(windows: Sequence[Window], baseline: str) -> Table:
     return table
 
 
-def share_table(windows: Sequence[Window], roles: dict[int, str]) -> Table:
-    """A row a mode, a column a CPU (``roles`` by CPU): its part of the softirq time."""
-    cpus = sorted({cpu for w in windows for cpu in w.softirq_share})
-    table = Table(title="Share of the softirq work by CPU", title_justify="left")
+def share_table(
+    shares: Mapping[str, Sequence[Mapping[int, float]]], roles: Mapping[int, str], title: str
+) -> Table:
+    """A row a mode, a column a CPU (``roles`` by CPU): its part of the work, the mean.
+
+    ``shares``: by mode, a mapping a window.
+    """
+    cpus = sorted({cpu for own in shares.values() for share in own for cpu in share})
+    table = Table(title=title, title_justify="left")
     table.add_column("mode")
     for cpu in cpus:
         table.add_column(f"CPU {cpu}\n{roles.get(cpu, '')}")
-    for name, own in by_mode(windows).items():
-        shares = [fmean(w.softirq_share.get(cpu, 0) for w in own) for cpu in cpus]
-        table.add_row(name, *(f"{share:4.0%}\n{bar(share)}" for share in shares))
+    for name, own in shares.items():
+        means = [fmean(share.get(cpu, 0) for share in own) for cpu in cpus]
+        table.add_row(name, *(f"{mean:4.0%}\n{bar(mean)}" for mean in means))
     return table
 
 
@@ -100,23 +120,22 @@ def bar(share: float) -> str:
     return ("█" * full + (EIGHTHS[rest] if rest else "")).ljust(BAR_CELLS)
 
 
-def sentence(windows: Sequence[Window], *, sent_per_second: float = 0) -> str:
+def sentence(windows: Sequence[OfMode], ratio: Ratio, verb: str, pace: str = "") -> str:
     """What was seen, computed from the numbers and nothing else.
 
-    ``sent_per_second``: what the sender really managed, 0 when unknown.
+    ``verb``: what modes did with packets, or can do. ``pace``: `pace` of the windows.
     """
     modes = by_mode(windows)
     seen = [
-        f"{subject} delivered "
-        + " and ".join(_compared(windows, name, other) for other in STOCK if other in modes)
+        f"{subject} {verb} "
+        + " and ".join(_compared(ratio(name, other), other) for other in STOCK if other in modes)
         for name, subject in SUBJECTS.items()
         if name in modes
-    ] or [f"rps-pipe delivered {_compared(windows, 'rps-pipe', 'con')}"]
-    return f"{'; '.join([*seen, _order(windows)])}{_pace(windows, sent_per_second)}."
+    ] or [f"rps-pipe {verb} {_compared(ratio('rps-pipe', 'con'), 'con')}"]
+    return f"{'; '.join([*seen, _order(windows)])}{pace}."
 
 
-def _compared(windows: Sequence[Window], mode: str, baseline: str) -> str:
-    ratio = ratios(windows, mode, baseline)
+def _compared(ratio: Spread, baseline: str) -> str:
     told = f"{ratio.median:.2f} times as many packets as {baseline}"
     span = f"{ratio.least:.2f} to {ratio.greatest:.2f} by round"
     if ratio.least > 1 or ratio.greatest < 1:
@@ -124,14 +143,17 @@ def _compared(windows: Sequence[Window], mode: str, baseline: str) -> str:
     return f"{told} ({span}: no clear difference)"
 
 
-def _order(windows: Sequence[Window]) -> str:
-    late = {name: sum(w.out_of_order for w in own) for name, own in by_mode(windows).items()}
+def _order(windows: Sequence[OfMode]) -> str:
+    late = {name: sum(w.out_of_order or 0 for w in own) for name, own in by_mode(windows).items()}
     if not any(late.values()):
         return "no packet came out of order in any mode"
     return "out of order came " + ", ".join(f"{n} in {name}" for name, n in late.items())
 
 
-def _pace(windows: Sequence[Window], sent_per_second: float) -> str:
+def pace(windows: Sequence[Window], sent_per_second: float) -> str:
+    """Which modes the sender limited, if any; ``sent_per_second``: what it really managed, 0 when
+    unknown.
+    """
     limited = [
         name
         for name, own in by_mode(windows).items()

@@ -6,8 +6,6 @@ JSON line a `Window` on stdout, as they come. Each round visits every mode, and
 each round starts with another one, so that drift hits all of them alike::
 
     round 0: con  rps-pipe  falcon    round 1: rps-pipe  falcon  con    ...
-
-Before them may come trials of the first mode, in which the sender finds its rate.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ from harness.overlay.topology import NIC, Host, nic_server, one_machine
 from harness.workload.udpflow import Endpoint, Receiver, Sender
 
 READY = "ready"
-TRIAL = -1
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,7 @@ class Job:
 
     With ``sender_here`` the whole topology is built on this machine and the
     sender runs beside the receiver (``size`` bytes, ``rate`` packets a second);
-    otherwise the packets come in through the network card. ``trials`` windows of
-    the first mode come before the rounds.
+    otherwise the packets come in through the network card.
     """
 
     plan: Plan
@@ -49,7 +45,6 @@ class Job:
     sender_here: bool = False
     size: int = 64
     rate: float = 0
-    trials: int = 0
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "plan": self.plan.as_json()})
@@ -66,7 +61,7 @@ class Job:
 class Window:
     """What one mode did for ``seconds``.
 
-    ``number`` counts windows, ``round`` the turns, TRIAL for none. ``delivered`` packets reached
+    ``number`` counts windows, ``round`` the turns. ``delivered`` packets reached
     the receiving program. ``softirq_share``: each CPU's part of the softirq
     time.
     """
@@ -106,8 +101,7 @@ def measure(job: Job) -> Iterator[Window]:
         irq.pin(server.namespace, NIC, cpus.nic)
         receiver = opened.enter_context(Receiver(Endpoint.of(server), cpu=cpus.app))
         print(READY, flush=True)
-        trials = [(TRIAL, job.mode_names[0])] * job.trials
-        for number, (turn, name) in enumerate([*trials, *turns(job.mode_names, job.rounds)]):
+        for number, (turn, name) in enumerate(turns(job.mode_names, job.rounds)):
             with modes.applied(modes.named(name), server, cpus):
                 time.sleep(job.settle_s)
                 yield _window(number, turn, name, receiver, job.window_s)

@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
 from harness.demo import MODE_NAMES
-from harness.report.interleaved import BAR_CELLS, bar, rate_table, ratios, sentence, share_table
+from harness.report.interleaved import (
+    BAR_CELLS,
+    bar,
+    pace,
+    rate_table,
+    ratios,
+    sentence,
+    share_table,
+)
 from harness.workload.interleave import Window
 
 
@@ -25,6 +34,10 @@ def windows(con: list[int], pipe: list[int], falcon: list[int], late: int = 0) -
     return rows + [window("con", turn, rate) for turn, rate in enumerate(con)]
 
 
+def told_of(rows: Sequence[Window]) -> str:
+    return sentence(rows, partial(ratios, rows), "delivered")
+
+
 def text_of(table: Table) -> str:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     console.print(table)
@@ -37,7 +50,7 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 
 def test_gain_is_told_with_its_spread() -> None:
-    told = sentence(windows([100, 100], [120, 120], [150, 170]))
+    told = told_of(windows([100, 100], [120, 120], [150, 170]))
     assert told == (
         "Falcon delivered 1.60 times as many packets as con (1.50 to 1.70 by round) and 1.33 times "
         "as many packets as rps-pipe (1.25 to 1.42 by round); no packet came out of order in any "
@@ -48,49 +61,52 @@ def test_gain_is_told_with_its_spread() -> None:
 def test_split_nic_is_told_beside_falcon() -> None:
     rows = windows([100, 100], [120, 120], [150, 170])
     rows += [window("falcon+split", turn, rate) for turn, rate in enumerate([200, 240])]
-    assert sentence(rows) == (
+    assert told_of(rows) == (
         "Falcon delivered 1.60 times as many packets as con (1.50 to 1.70 by round) and 1.33 times "
         "as many packets as rps-pipe (1.25 to 1.42 by round); Falcon with the NIC split delivered "
         "2.20 times as many packets as con (2.00 to 2.40 by round) and 1.83 times as many packets "
         "as rps-pipe (1.67 to 2.00 by round); no packet came out of order in any mode."
     )
-    alone = sentence([row for row in rows if row.mode != "falcon"])
+    alone = told_of([row for row in rows if row.mode != "falcon"])
     assert alone.startswith("Falcon with the NIC split delivered 2.20 times")
 
 
 def test_all_modes_of_the_demo_fit_into_80_columns() -> None:
     rows = [window(mode, turn, 123_456) for mode in MODE_NAMES for turn in (0, 1)]
-    six_cpus = [replace(row, softirq_share=dict.fromkeys(range(6), 1 / 6)) for row in rows]
+    shares = {mode: [dict.fromkeys(range(6), 1 / 6)] for mode in MODE_NAMES}
     roles = dict.fromkeys(range(5), "stage") | {5: "receiver"}
-    for table in (rate_table(rows, "con"), share_table(six_cpus, roles)):
+    for table in (rate_table(rows, "con"), share_table(shares, roles, "shares")):
         shown = text_of(table)
         assert all(f" {mode} " in shown for mode in MODE_NAMES)
         assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_loss_is_told_as_loss() -> None:
-    told = sentence(windows([100, 100], [100, 100], [80, 90]))
+    told = told_of(windows([100, 100], [100, 100], [80, 90]))
     assert "0.85 times as many packets as con (0.80 to 0.90 by round) and" in told
 
 
 def test_mixed_rounds_are_no_difference() -> None:
-    told = sentence(windows([100, 100], [90, 90], [95, 110]))
+    told = told_of(windows([100, 100], [90, 90], [95, 110]))
     assert "as con (0.95 to 1.10 by round: no clear difference)" in told
     assert "as rps-pipe (1.06 to 1.22 by round);" in told
 
 
 def test_disorder_is_told() -> None:
-    told = sentence(windows([100], [100], [150], late=3))
+    told = told_of(windows([100], [100], [150], late=3))
     assert "out of order came 0 in con, 0 in rps-pipe, 3 in falcon" in told
 
 
 def test_sender_that_set_the_pace_is_told() -> None:
-    told = sentence(windows([100], [100], [195]), sent_per_second=200)
+    rows = windows([100], [100], [195])
+    assert pace(rows, 200) == " (falcon: limited by the sender)"
+    assert not pace(rows, 300) and not pace(rows, 0)
+    told = sentence(rows, partial(ratios, rows), "delivered", pace(rows, 200))
     assert told.endswith("(falcon: limited by the sender).")
 
 
 def test_stock_kernel_has_a_sentence_too() -> None:
-    told = sentence([window("con", 0, 100), window("rps-pipe", 0, 150)])
+    told = told_of([window("con", 0, 100), window("rps-pipe", 0, 150)])
     assert told.startswith("rps-pipe delivered 1.50 times as many packets as con")
 
 
@@ -100,7 +116,8 @@ def test_tables_show_every_mode_in_its_order() -> None:
     at = [shown.index(word) for word in ("con ", "rps-pipe", "falcon")]
     assert at == sorted(at)
     assert " 2,000 │ 1,000 │ 3,000 " in shown and " 14 " in shown
-    shares = text_of(share_table(rows, {0: "NIC", 2: "receiver"}))
+    halves = {row.mode: [row.softirq_share, row.softirq_share] for row in rows}
+    shares = text_of(share_table(halves, {0: "NIC", 2: "receiver"}, "shares"))
     assert "CPU 0" in shares and "receiver" in shares and "50%" in shares
 
 
