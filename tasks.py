@@ -398,7 +398,9 @@ def _kernel_under_test(name, source, git, rev, accel, add_config, *, smp, mem, o
 
 
 @task
-@options(smp="CPUs of the virtual machine; default: 6.")
+@options(
+    smp="CPUs of the virtual machine, and one more where instructions are counted; default: 6."
+)
 def demo(_c, kernel=DEFAULT, source=None, git=None, rev=None, smp=6, mem=2048, accel="auto"):
     """Build, boot, send overlay traffic, and show what Falcon does to it."""
     from harness import demo as demos

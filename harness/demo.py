@@ -34,8 +34,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness import console
 from harness.errors import FalconError
-from harness.lab import instructions, loads, verdicts
+from harness.lab import instructions, verdicts
 from harness.lab.instructions import Sample
+from harness.lab.loads import UdpLoad
 from harness.machine import accel as accelerators
 from harness.machine.base import Machine
 from harness.machine.qemu import QemuMachine
@@ -63,7 +64,7 @@ class DemoConfig:
     """What to run: ``rounds`` times each mode; by packets delivered for ``window_s``, after
     ``settle_s``.
 
-    ``accel`` is "auto", "kvm" or "tcg".
+    ``accel`` is "auto", "kvm" or "tcg". Instructions take one CPU more than ``smp``, the harness's.
     """
 
     kernel: Path
@@ -87,7 +88,7 @@ def demo(config: DemoConfig) -> None:
 
 
 def _can_wire(plan: Plan) -> bool:
-    """Whether the client half can be made here; why not is said."""
+    """Whether the client half can be made here: it is tried. Why not is said."""
     try:
         with tap_client(plan):
             return True
@@ -102,10 +103,10 @@ def _can_wire(plan: Plan) -> bool:
 def _count_instructions(config: DemoConfig) -> None:
     job = instructions.Config(
         config.kernel,
-        loads.of("udp", size=SIZE_BYTES),
+        UdpLoad(SIZE_BYTES),
         config.mode_names,
         rounds=config.rounds,
-        smp=config.smp + 1,  # the harness has one of its own
+        smp=config.smp + 1,
         mem_mib=config.mem_mib,
         baseline=BASELINE,
     )
@@ -227,7 +228,7 @@ def _measure(machine: Machine, client: Host | None, job: Job) -> tuple[list[Wind
 
 def _sender(client: Host, job: Job) -> Sender:
     to_ip = job.plan.container(SERVER, 0).ip
-    return Sender(client.at(0), to_ip, size=job.size, rate=job.rate)
+    return Sender(client.at(0), to_ip, size=job.size)
 
 
 def _show_windows(windows: Sequence[Window], smp: int, sent: Sent | None) -> None:

@@ -144,6 +144,8 @@ def _compared(ratio: Spread, baseline: str) -> str:
 
 
 def _order(windows: Sequence[OfMode]) -> str:
+    if any(w.out_of_order is None for w in windows):
+        return "whether packets came out of order was not looked at"
     late = {name: sum(w.out_of_order or 0 for w in own) for name, own in by_mode(windows).items()}
     if not any(late.values()):
         return "no packet came out of order in any mode"

@@ -33,7 +33,7 @@ class Job:
     """What to measure.
 
     With ``sender_here`` the whole topology is built on this machine and the
-    sender runs beside the receiver (``size`` bytes, ``rate`` packets a second);
+    sender runs beside the receiver, as fast as it goes, packets of ``size`` bytes;
     otherwise the packets come in through the network card.
     """
 
@@ -44,7 +44,6 @@ class Job:
     settle_s: float
     sender_here: bool = False
     size: int = 64
-    rate: float = 0
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "plan": self.plan.as_json()})
@@ -142,7 +141,7 @@ def _receiving_side(job: Job, cpus: CpuPlan) -> Iterator[Host]:
         source = topology.client.at(0)
         to_ip = job.plan.container(SERVER, 0).ip
         # Its packets enter the stack on the CPU it runs on: the "NIC's".
-        with Sender(source, to_ip, size=job.size, rate=job.rate, cpu=cpus.nic):
+        with Sender(source, to_ip, size=job.size, cpu=cpus.nic):
             yield topology.server
 
 

@@ -148,10 +148,10 @@ def test_windows_are_read_as_the_guest_prints_them() -> None:
 
 
 class FakeSender:
-    """Sends nothing; remembers where and how fast, and whether it was stopped."""
+    """Sends nothing, at no rate it is told; remembers where, and whether it was stopped."""
 
-    def __init__(self, at: str, _to: str, *, size: int, rate: float):
-        self.at, self.size, self.rate, self.stopped = at, size, rate, False
+    def __init__(self, at: str, _to: str, *, size: int):
+        self.at, self.size, self.stopped = at, size, False
 
     def __enter__(self) -> FakeSender:
         return self
@@ -178,7 +178,7 @@ def test_a_sender_outside_is_as_fast_as_it_goes(monkeypatch: pytest.MonkeyPatch)
     job = replace(JOB, sender_here=False)
     _windows, sent = demo._measure(machine, FakeClient(), job)  # type: ignore[arg-type]
     assert isinstance(sent, FakeSender) and sent.stopped
-    assert (sent.at, sent.size, sent.rate) == ("container 0", 64, 0)
+    assert (sent.at, sent.size) == ("container 0", 64)
 
 
 @pytest.mark.parametrize("sent", [None, Sent(600, 3.0)])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -95,6 +96,11 @@ def test_mixed_rounds_are_no_difference() -> None:
 def test_disorder_is_told() -> None:
     told = told_of(windows([100], [100], [150], late=3))
     assert "out of order came 0 in con, 0 in rps-pipe, 3 in falcon" in told
+
+
+def test_order_that_nobody_looked_at_is_not_told_as_kept() -> None:
+    rows = [replace(row, out_of_order=None) for row in windows([100], [100], [150])]
+    assert told_of(rows).endswith("; whether packets came out of order was not looked at.")
 
 
 def test_sender_that_set_the_pace_is_told() -> None:

@@ -18,7 +18,7 @@ def test_each_round_has_every_mode_and_starts_with_another() -> None:
 
 
 def test_job_survives_the_way_into_the_guest() -> None:
-    job = Job(Plan(containers=2, outer=6), MODES, 3, 2.5, 0.5, sender_here=True, rate=1e4)
+    job = Job(Plan(containers=2, outer=6), MODES, 3, 2.5, 0.5, sender_here=True, size=100)
     assert Job.from_json(job.to_json()) == job
 
 
